@@ -1,0 +1,114 @@
+"""Genes and populations.
+
+A genotype is one choice index per gene; a population is an integer array of shape (n, genes). Every gene's
+choices ascend in network size, so the last index of each gene together is the largest network, and the
+genes that have no effect are set to index 0: one network, one key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.errors import NasError
+from nas.network import Network
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Genotype = tuple[int, ...]
+
+GeneKind = Literal["kernel", "depth", "width", "weight_bits", "act_bits", "sparsity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A gene counts only where the gene at `gene` has choice index `least` or above."""
+
+    gene: int
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gene:
+    """One decision, its choices ascending in network size (so sparsity descends)."""
+
+    name: str
+    kind: GeneKind
+    choices: tuple[float, ...]
+    gate: Gate | None = None
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise NasError(f"gene {self.name}: needs at least one choice")
+        ordered = tuple(sorted(set(self.choices), reverse=self.kind == "sparsity"))
+        if ordered != self.choices:
+            raise NasError(f"gene {self.name}: choices must be distinct and ascend in size, got {self.choices}")
+
+
+class SearchSpace(Protocol):
+    """A set of networks, each named by a genotype."""
+
+    @property
+    def genes(self) -> tuple[Gene, ...]: ...
+
+    def lower(self, genotype: Sequence[int]) -> Network:
+        """The network a genotype means; genotypes equal in canonical form give equal networks."""
+        ...
+
+    def maximal(self) -> tuple[Network, ...]:
+        """Networks whose layers, taken together, hold every weight of every network of the space."""
+        ...
+
+
+def choice_counts(space: SearchSpace) -> IntArray:
+    """Number of choices per gene, shape (genes,)."""
+    return np.array([len(gene.choices) for gene in space.genes])
+
+
+def active(space: SearchSpace, population: IntArray) -> BoolArray:
+    """Mark the genes that have an effect, shape (n, genes)."""
+    mask = np.ones(population.shape, dtype=bool)
+    for column, gene in enumerate(space.genes):
+        if gene.gate is not None:
+            mask[:, column] = population[:, gene.gate.gene] >= gene.gate.least
+    return mask
+
+
+def canonical(space: SearchSpace, population: IntArray) -> IntArray:
+    """Set the genes that have no effect to 0, so that equal networks have equal rows."""
+    return np.where(active(space, population), population, 0)
+
+
+def largest(space: SearchSpace) -> IntArray:
+    """The genotype of the largest network, shape (genes,)."""
+    return choice_counts(space) - 1
+
+
+def random_population(space: SearchSpace, size: int, rng: np.random.Generator) -> IntArray:
+    """Genotypes with independent uniform genes, canonical, shape (size, genes); may hold duplicates."""
+    counts = choice_counts(space)
+    return canonical(space, rng.integers(0, counts, size=(size, len(counts))))
+
+
+def count_networks(space: SearchSpace) -> int:
+    """The exact number of distinct networks: the number of canonical genotypes."""
+    gated: dict[int, list[Gene]] = defaultdict(list)
+    for gene in space.genes:
+        if gene.gate is not None:
+            gated[gene.gate.gene].append(gene)
+    total = 1
+    for index, gene in enumerate(space.genes):
+        if gene.gate is not None:
+            continue
+        total *= sum(
+            math.prod(len(g.choices) for g in gated[index] if g.gate is not None and choice >= g.gate.least)
+            for choice in range(len(gene.choices))
+        )
+    return total

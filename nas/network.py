@@ -1,0 +1,236 @@
+"""The narrow waist: a network as a tuple of shape-resolved layers.
+
+Everything else reads this description. The supernet runs it, the cost models price it, the exporters
+write it. Shapes, weights, MACs and bits are computed here and nowhere else.
+
+Shapes carry no batch dimension: `(channels, height, width)` for images, `(features,)` for vectors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from nas.errors import NasError
+
+Shape = tuple[int, ...]
+Activation = Literal["identity", "relu"]
+
+FLOAT_BITS = 32
+"""Bit width that stands for IEEE single precision: a tensor of 32 bits is not quantized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Bit widths of one layer: of its weights, and of the activations it reads (HAQ's convention).
+
+    The input side belongs to the layer, so a layer's cost depends on its own record alone.
+    """
+
+    weight_bits: int = FLOAT_BITS
+    act_bits: int = FLOAT_BITS
+
+    def __post_init__(self) -> None:
+        for name in ("weight_bits", "act_bits"):
+            bits = getattr(self, name)
+            if not (2 <= bits <= 16 or bits == FLOAT_BITS):
+                raise NasError(f"{name} must be 2..16, or {FLOAT_BITS} for float; got {bits}")
+
+
+FLOAT = Precision()
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Where the data enters."""
+
+    name: str
+    out_shape: Shape
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conv2d:
+    """Convolution with zero padding `kernel // 2`, bias, and BatchNorm while it trains (`norm`)."""
+
+    name: str
+    inputs: tuple[str, ...]
+    in_shape: Shape
+    out_shape: Shape
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+    activation: Activation = "identity"
+    norm: bool = True
+    precision: Precision = FLOAT
+    sparsity: float = 0.0
+
+    @property
+    def weight_shape(self) -> Shape:
+        return (self.out_shape[0], self.in_shape[0] // self.groups, self.kernel, self.kernel)
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups > 1
+
+    @property
+    def positions(self) -> int:
+        """Number of output positions, each one use of every weight."""
+        return self.out_shape[1] * self.out_shape[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Matrix product with bias, and BatchNorm while it trains (`norm`)."""
+
+    name: str
+    inputs: tuple[str, ...]
+    in_shape: Shape
+    out_shape: Shape
+    activation: Activation = "identity"
+    norm: bool = True
+    precision: Precision = FLOAT
+    sparsity: float = 0.0
+
+    @property
+    def weight_shape(self) -> Shape:
+        return (self.out_shape[0], self.in_shape[0])
+
+    @property
+    def positions(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Element-wise sum of two tensors, both read in one format."""
+
+    name: str
+    inputs: tuple[str, ...]
+    in_shape: Shape
+    precision: Precision = FLOAT
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.in_shape
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Mean over all positions: `(c, h, w) -> (c,)`."""
+
+    name: str
+    inputs: tuple[str, ...]
+    in_shape: Shape
+    precision: Precision = FLOAT
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.in_shape[:1]
+
+
+Weighted = Conv2d | Linear
+Layer = Input | Conv2d | Linear | Add | Mean
+
+
+def weight_count(layer: Layer) -> int:
+    """Number of weights, zeros included, without the bias."""
+    return math.prod(layer.weight_shape) if isinstance(layer, Weighted) else 0
+
+
+def nonzeros(layer: Layer) -> int:
+    """Number of weights that pruning keeps: exact to one weight, and never none."""
+    count = weight_count(layer)
+    if not isinstance(layer, Weighted):
+        return 0
+    return max(1, count - math.floor(count * layer.sparsity + 1e-9))
+
+
+def macs(layer: Layer) -> int:
+    """Multiply-accumulates for one input, zeros included."""
+    return weight_count(layer) * layer.positions if isinstance(layer, Weighted) else 0
+
+
+def weight_bytes(layer: Layer) -> float:
+    """Bytes of the densely packed weights and the 32-bit bias."""
+    if not isinstance(layer, Weighted):
+        return 0.0
+    return weight_count(layer) * layer.precision.weight_bits / 8 + 4 * layer.out_shape[0]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers in topological order; the first is the input, the last gives the logits.
+
+    Raises:
+        NasError: A name occurs twice, an input is not an earlier layer, or shapes do not chain.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        shapes: dict[str, Shape] = {}
+        for index, layer in enumerate(self.layers):
+            where = f"layer {index} ({layer.name})"
+            if layer.name in shapes:
+                raise NasError(f"{where}: names must be unique; rename one of them")
+            if (index == 0) != isinstance(layer, Input):
+                raise NasError(f"{where}: exactly the first layer must be an Input")
+            for source in layer.inputs:
+                if source not in shapes:
+                    raise NasError(f"{where}: reads {source!r}, which is not an earlier layer")
+                if not isinstance(layer, Input) and shapes[source] != layer.in_shape:
+                    raise NasError(f"{where}: in_shape is {layer.in_shape}, but {source!r} gives {shapes[source]}")
+            shapes[layer.name] = layer.out_shape
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    @property
+    def input(self) -> Input:
+        first = self.layers[0]
+        assert isinstance(first, Input)
+        return first
+
+    @property
+    def weighted(self) -> tuple[Weighted, ...]:
+        """The layers that hold weights."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Weighted))
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[Layer, ...]]:
+        """For each layer's name, the layers that read it."""
+        return {
+            source.name: tuple(layer for layer in self.layers if source.name in layer.inputs) for source in self.layers
+        }
+
+    def as_float(self) -> Network:
+        """The same architecture, dense and unquantized."""
+        return Network(tuple(_float_layer(layer) for layer in self.layers))
+
+    @cached_property
+    def key(self) -> str:
+        """Short hash of the description, the same on every machine."""
+        return hashlib.sha256(repr(self.layers).encode()).hexdigest()[:16]
+
+
+def _float_layer(layer: Layer) -> Layer:
+    match layer:
+        case Input():
+            return layer
+        case Conv2d() | Linear():
+            return dataclasses.replace(layer, precision=FLOAT, sparsity=0.0)
+        case Add() | Mean():
+            return dataclasses.replace(layer, precision=FLOAT)
