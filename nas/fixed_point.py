@@ -60,4 +60,5 @@ def requantize(values: IntArray, frac_bits: IntArray | int, fmt: FixedPoint) -> 
     shift = np.asarray(frac_bits - fmt.frac_bits)
     down, up = np.maximum(shift, 0), np.maximum(-shift, 0)
     half = np.where(down > 0, 1 << np.maximum(down - 1, 0), 0)
-    return np.clip(((values << up) + half) >> down, fmt.low, fmt.high).astype(np.int64)
+    rounded: IntArray = ((values << up) + half) >> down
+    return np.clip(rounded, fmt.low, fmt.high)

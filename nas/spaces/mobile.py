@@ -87,7 +87,7 @@ class MobileSpace:
     def lower(self, genotype: Sequence[int]) -> Network:
         values = chosen(self.genes, list(genotype))
         precision, sparsity = layer_precision(values, "stem")
-        channels, height, width = self.input_shape
+        height, width = self.input_shape[1:]
         layers: list[Layer] = [Input("input", self.input_shape)]
         stem_shape = (self.choices.stem, height, width)
         layers.append(
