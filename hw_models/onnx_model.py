@@ -1,0 +1,139 @@
+"""A `Design` as an ONNX file: weights stored in few bits, activations float.
+
+A quantized layer's weights are integers in the smallest ONNX type that holds them (2 bits: INT2; 3, 4: INT4;
+5 to 8: INT8; 9 to 16: INT16), and a DequantizeLinear with one power-of-two scale per output channel turns
+them into the very floats of the design. So the file shrinks with the bits, and the arithmetic stays float.
+The batch dimension is free: measured over forty small mobile networks it costs no time against a fixed 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from nas.design import Design
+from nas.errors import NasError
+from nas.network import FLOAT_BITS, Activation, Add, Conv2d, Input, Layer, Linear, Mean, Shape, Weighted
+
+OPSET = 25
+"""The first opset whose DequantizeLinear reads INT2."""
+IR_VERSION = 13
+
+_INTEGERS = {2: TensorProto.INT2, 4: TensorProto.INT4, 8: TensorProto.INT8, 16: TensorProto.INT16}
+
+
+def to_onnx(design: Design) -> bytes:
+    """The design as a checked ONNX model: "input" (n, *input shape) -> "output" (n, classes), both float32.
+
+    Raises:
+        NasError: A layer quantizes its activations; this format runs float activations only.
+    """
+    graph = _Graph(design)
+    for layer in design.network:
+        graph.add(layer)
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            f"hwnas-{design.network.key}",
+            [_value("input", design.network.input.out_shape)],
+            [_value("output", design.network.layers[-1].out_shape)],
+            graph.initializers,
+        ),
+        producer_name="hwnas",
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    serialized: bytes = model.SerializeToString(deterministic=True)
+    return serialized
+
+
+def stored_weight_bytes(model: bytes) -> int:
+    """Bytes that weights, their scales and the biases really take in the file.
+
+    Against the sum of `nas.network.weight_bytes` it is larger by 4 bytes a channel of each quantized layer (the
+    scale), by the padding to whole bytes, and for widths other than 2, 4, 8 and 16 by the wider type.
+    """
+    return sum(len(tensor.raw_data) for tensor in onnx.load_from_string(model).graph.initializer)
+
+
+def storage_bits(weight_bits: int) -> int:
+    """Bits one weight takes in the file: the smallest type that holds it."""
+    return FLOAT_BITS if weight_bits == FLOAT_BITS else min(bits for bits in _INTEGERS if bits >= weight_bits)
+
+
+@dataclass
+class _Graph:
+    """Nodes and initializers of the model while it grows; each layer's tensor bears the layer's name."""
+
+    design: Design
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+
+    def add(self, layer: Layer) -> None:
+        if not isinstance(layer, Input) and layer.precision.act_bits != FLOAT_BITS:
+            raise NasError(
+                f"layer {layer.name}: act_bits must be {FLOAT_BITS} for an ONNX model with float activations, "
+                f"got {layer.precision.act_bits}; restrict the space's act_bits for this device"
+            )
+        sources = [self._tensor(name) for name in layer.inputs]
+        out = self._tensor(layer.name)
+        match layer:
+            case Input():
+                pass
+            case Conv2d():
+                sources += self._weights(layer)
+                kernel, pad = [layer.kernel] * 2, [layer.kernel // 2] * 4
+                stride = [layer.stride] * 2
+                node = helper.make_node(
+                    "Conv", sources, [], kernel_shape=kernel, pads=pad, strides=stride, group=layer.groups
+                )
+                self._activated(node, out, layer.activation)
+            case Linear():
+                node = helper.make_node("Gemm", sources + self._weights(layer), [], transB=1)
+                self._activated(node, out, layer.activation)
+            case Add():
+                self.nodes.append(helper.make_node("Add", sources, [out]))
+            case Mean():
+                self.nodes.append(helper.make_node("GlobalAveragePool", sources, [f"{out}.pooled"]))
+                self.nodes.append(helper.make_node("Flatten", [f"{out}.pooled"], [out]))
+
+    def _tensor(self, name: str) -> str:
+        layers = self.design.network.layers
+        return {layers[0].name: "input", layers[-1].name: "output"}.get(name, name)
+
+    def _activated(self, node: onnx.NodeProto, out: str, activation: Activation) -> None:
+        self.nodes.append(node)
+        match activation:
+            case "identity":
+                node.output.append(out)
+            case "relu":
+                node.output.append(f"{out}.wide")
+                self.nodes.append(helper.make_node("Relu", [f"{out}.wide"], [out]))
+
+    def _weights(self, layer: Weighted) -> list[str]:
+        """Store a layer's weights and bias; the names of both as floats."""
+        name, numbers = layer.name, self.design.numbers[layer.name]
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        if layer.precision.weight_bits == FLOAT_BITS:
+            self._store(weight, np.asarray(numbers.weight, dtype=np.float32))
+        else:
+            assert numbers.weight_frac is not None
+            dtype = helper.tensor_dtype_to_np_dtype(_INTEGERS[storage_bits(layer.precision.weight_bits)])
+            integers, scale = f"{weight}.integers", f"{weight}.scale"
+            self._store(integers, self.design.weight_integers(name).astype(dtype))
+            self._store(scale, np.exp2(-numbers.weight_frac).astype(np.float32))
+            self.nodes.append(helper.make_node("DequantizeLinear", [integers, scale], [weight], axis=0))
+        self._store(bias, np.asarray(numbers.bias, dtype=np.float32))
+        return [weight, bias]
+
+    def _store(self, name: str, values: npt.NDArray[np.generic]) -> None:
+        self.initializers.append(numpy_helper.from_array(values, name))
+
+
+def _value(name: str, shape: Shape) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", *shape))

@@ -1,0 +1,34 @@
+"""ONNX Runtime on the CPU: how every model of the `onnxruntime` device family is run."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+Float32Array = npt.NDArray[np.float32]
+
+VERSION: str = ort.__version__
+
+
+def session(model: bytes, threads: int = 1) -> ort.InferenceSession:
+    """A session that computes in order on `threads` threads, its weights dequantized once while it loads.
+
+    ONNX Runtime keeps a DequantizeLinear for fusion with quantized kernels, which needs quantized activations;
+    without these it would run at each inference. `session.disable_quant_qdq` lets constant folding take it.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def predict(model: bytes, images: npt.NDArray[np.floating]) -> Float32Array:
+    """Logits (n, classes) of images (n, ...), which are reshaped to what the model reads."""
+    running = session(model)
+    shape = running.get_inputs()[0].shape[1:]
+    logits: Float32Array = running.run(None, {"input": images.reshape(-1, *shape).astype(np.float32)})[0]
+    return logits
