@@ -1,0 +1,129 @@
+"""Integer programming: an additive loss under budgets, solved to a proved gap (epsilon constraint)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from nas.errors import NasError
+from nas.genotype import FloatArray, IntArray
+from nas.problem import Constraint, Problem, sample, sample_sizes
+from nas.search import surrogate
+from nas.search.archive import Archive, Progress, Proof, silent
+from nas.search.program import Linear, Program, Solution, build
+
+SolverName = Literal["cp-sat", "highs"]
+Solve = Callable[[Program, Linear, Sequence[tuple[Linear, float]], float, int], Solution]
+
+
+def solver(name: SolverName) -> Solve:
+    """The solver of this name. Imported on first use: the import takes a second, and a config check needs none."""
+    match name:
+        case "cp-sat":
+            from nas.search import cp_sat
+
+            return cp_sat.solve
+        case "highs":
+            from nas.search import highs
+
+            return highs.solve
+
+
+@dataclass(frozen=True)
+class IntegerProgram:
+    """Minimises the first objective under budgets of each other one.
+
+    The first objective is replaced by an additive surrogate, unless it is a sum over layers itself. Budgets run
+    from the least reachable value of a metric to the one it has where nothing limits it. Objectives and constraints
+    on metrics that are not additive stay out of the program; the archive judges its solutions by all of them.
+
+    Attributes:
+        solver: `cp-sat` or `highs`.
+        budgets: Values each further objective is limited to, in geometric progression.
+        samples: Genotypes evaluated to fit the surrogate.
+        effort: Most deterministic time per program, about seconds.
+    """
+
+    solver: SolverName = "cp-sat"
+    budgets: int = 12
+    samples: int = 2000
+    effort: float = 10.0
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.budgets < 1 or self.samples < 2 or self.effort <= 0:
+            raise NasError(f"integer_program needs budgets >= 1, samples >= 2 and effort > 0; got {self}")
+
+    def run(self, problem: Problem, seed: int, progress: Progress = silent, starts: IntArray | None = None) -> Archive:
+        """Solve one program without a budget, then for each budget of each further additive objective."""
+        archive = Archive(problem)
+        if starts is not None:
+            archive.add(problem.require_allowed(starts), "start")
+        first, others = problem.objectives[0], [name for name in problem.objectives[1:] if name in problem.additive]
+        steps, total = iter(range(1, 2 + len(others) * (self.budgets + 1))), 1 + len(others) * (self.budgets + 1)
+        search = _Search(self, archive, build(problem, tuple(problem.additive)), seed)
+        loss = search.loss(first)
+        progress(0, total)
+        free = search.minimise(first, loss)
+        progress(next(steps), total)
+        for name in others if free is not None else []:
+            least = search.minimise(name, search.program.costs[name])
+            progress(next(steps), total)
+            for budget in _budgets(search.cost(name, least), search.cost(name, free), self.budgets):
+                search.minimise(first, loss, Constraint(name, budget))
+                progress(next(steps), total)
+        progress(total, total)
+        return archive
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What the programs of one run share."""
+
+    settings: IntegerProgram
+    archive: Archive
+    program: Program
+    seed: int
+
+    def loss(self, metric: str) -> Linear:
+        """The metric itself where it is additive, else its surrogate."""
+        problem = self.archive.problem
+        if metric in problem.additive:
+            return self.program.costs[metric]
+        rng, size = np.random.default_rng(self.seed), self.settings.samples
+        drawn = np.concatenate([sample(problem, size // 2, rng), sample_sizes(problem, size - size // 2, rng)])
+        places = self.archive.add(drawn, "random")
+        values = self.archive.metrics[places, problem.metrics.index(metric)]
+        return self.program.genewise(*surrogate.fit(problem, drawn, values))
+
+    def minimise(self, metric: str, cost: Linear, *budgets: Constraint) -> int | None:
+        """Solve one program and record its proof; the solution's place in the archive."""
+        additive = self.program.costs
+        limits = tuple(c for c in (*self.archive.problem.constraints, *budgets) if c.metric in additive)
+        pairs = [(additive[limit.metric], limit.limit) for limit in limits]
+        solution = solver(self.settings.solver)(self.program, cost, pairs, self.settings.effort, self.seed)
+        place = None
+        if solution.chosen is not None:
+            place = int(self.archive.add(self.program.genotype(solution.chosen)[None], "integer_program")[0])
+        self.archive.proofs.append(Proof(metric, limits, solution.status, solution.value, solution.bound, place))
+        return place
+
+    def cost(self, metric: str, place: int | None) -> float | None:
+        """An additive metric of a solution."""
+        if place is None:
+            return None
+        return float(self.archive.problem.additive[metric](self.archive.genotypes[[place]])[0])
+
+
+def _budgets(least: float | None, most: float | None, count: int) -> FloatArray:
+    """Limits from the least value up to, not including, the one nothing limits."""
+    if least is None or most is None or most <= least:
+        return np.zeros(0)
+    spaced = np.geomspace if least > 0 else np.linspace
+    limits: FloatArray = spaced(least, most, count + 1)[:-1]
+    limits[0] = least
+    return limits
