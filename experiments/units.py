@@ -34,7 +34,9 @@ def _prefixed(unit: str, prefixes: str) -> dict[str, Decimal]:
 TIME = Dimension("a time", _prefixed("s", "munµp"), "'5 ms', '100 us' or '40 ns'")
 FRACTION = Dimension("a fraction", {"%": Decimal("0.01")}, "'10 %' or 0.1")
 BYTES = Dimension(
-    "a number of bytes", {**_prefixed("B", "kMG"), "KB": Decimal(1000), "bytes": Decimal(1), **_BINARY}, "'512 KiB' or '1.5 MB'"
+    "a number of bytes",
+    {**_prefixed("B", "kMG"), "KB": Decimal(1000), "bytes": Decimal(1), **_BINARY},
+    "'512 KiB' or '1.5 MB'",
 )
 FREQUENCY = Dimension("a frequency", _prefixed("Hz", "kMG"), "'200 MHz'")
 ENERGY = Dimension("an energy", _prefixed("J", "munµp"), "'2 mJ' or '40 nJ'")

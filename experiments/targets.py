@@ -1,0 +1,83 @@
+"""The devices a config names: their metrics, limits on them, and what they can compute with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from experiments.strict import Section, faults, suggest
+from experiments.units import FRACTION, dimension_of, quantity
+from hw_models.device import METRICS, load_device
+from nas.errors import NasError
+from nas.spaces.precision import PrecisionChoices
+
+
+def _device(name: str) -> str:
+    return load_device(name).name
+
+
+class Target(Section):
+    """A device to specialise for: what to minimise there, and upper limits in SI.
+
+    Where the config names no objectives, they are the device's own. What the device holds need not be said.
+    """
+
+    name: Annotated[str, AfterValidator(_device)]
+    objectives: tuple[str, ...] = Field(default=(), validate_default=True)
+    constraints: dict[str, float] = Field(default_factory=dict)
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise NasError(f"objectives must be distinct; got {list(value)}")
+        wrong = [((index,), law) for index, metric in enumerate(value) if (law := _not_a_metric(metric, info))]
+        if wrong:
+            raise faults(wrong)
+        return value or (load_device(info.data["name"]).objectives if "name" in info.data else ())
+
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _limits(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, dict):
+            return value
+        limits, wrong = {}, []
+        for metric, limit in value.items():
+            try:
+                limits[metric] = _limit(metric, limit, info)
+            except NasError as error:
+                wrong.append(((metric,), str(error)))
+        if wrong:
+            raise faults(wrong)
+        return limits
+
+
+def _not_a_metric(metric: str, info: ValidationInfo) -> str | None:
+    if "name" not in info.data:
+        return None
+    device = load_device(info.data["name"])
+    metrics = METRICS[device.family]
+    return None if metric in metrics else f"no metric of {device.name}: {metric!r}; {suggest(metric, metrics)}"
+
+
+def _limit(metric: str, value: object, info: ValidationInfo) -> float:
+    if law := _not_a_metric(metric, info):
+        raise NasError(law)
+    dimension = dimension_of(metric)
+    limit = quantity(value, dimension)
+    if limit <= 0 or (dimension is FRACTION and limit >= 1):
+        between = "between 0 and 1" if dimension is FRACTION else "above 0"
+        raise NasError(f"a limit must be {between}, such as {dimension.examples}; got {value!r}")
+    return limit
+
+
+def unsupported(device_name: str, precision: PrecisionChoices) -> list[str]:
+    """Faults of choices none of which a device can compute with."""
+    device = load_device(device_name)
+    wanted = (("weight_bits", precision.weight_bits), ("act_bits", precision.act_bits))
+    return [
+        f"{device.name} supports none of space.precision.{key} {list(choices)}; add one of {list(has)}"
+        for (key, choices), has in zip(wanted, (device.weight_bits, device.act_bits), strict=True)
+        if not set(choices) & set(has)
+    ]
