@@ -46,11 +46,20 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 
 
 def read_yaml(path: Path) -> Any:
-    """Parse one YAML file.
+    """Parse one YAML file of mappings, lists, text and numbers.
 
     Raises:
-        NasError: The file cannot be read, is not YAML, or repeats a key; with the line.
+        NasError: The file cannot be read, is not YAML, repeats a key, or holds something else; with the line.
     """
+    value = _parse(path)
+    try:
+        json.dumps(value, default=str)
+    except (TypeError, ValueError) as error:
+        raise NasError(f"{path}: keys must be text, and nothing may contain itself: {error}") from error
+    return value
+
+
+def _parse(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:

@@ -1,0 +1,101 @@
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from experiments.cli import Commands, app
+from experiments.config import load_config
+from hw_models.device import device_names
+from nas.errors import NasError
+
+CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
+MLP = CONFIGS / "digits-mlp.yaml"
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.yaml"
+    path.write_text(MLP.read_text().replace("depth: [1", "deptth: [1").replace("seed: 0", "seed: -1"))
+    return path
+
+
+def test_check_accepts_every_shipped_config() -> None:
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        result = CliRunner().invoke(app, ["check", str(path)])
+        assert result.exit_code == 0, result.output
+        assert "OK" in result.stdout
+        assert all(target.name in result.stdout for target in load_config(path).devices)
+
+
+def test_check_lists_all_faults_on_stderr(broken: Path) -> None:
+    result = CliRunner().invoke(app, ["check", str(broken)])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        f"error: {broken}: 3 faults",
+        "seed: must be greater than or equal to 0; got -1",
+        "space.depth: is missing",
+        "space.deptth: unknown key; did you mean 'depth'?",
+    ]
+
+
+def test_check_exits_with_0_or_2_as_a_command_too(broken: Path) -> None:
+    command = [str(Path(sys.executable).with_name("nas")), "check"]
+    good = subprocess.run([*command, str(MLP)], capture_output=True, text=True, check=False)
+    bad = subprocess.run([*command, str(broken)], capture_output=True, text=True, check=False)
+    assert (good.returncode, bad.returncode) == (0, 2)
+    assert "did you mean 'depth'?" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
+def test_space_prints_every_gene_and_the_exact_number() -> None:
+    result = CliRunner().invoke(app, ["space", str(MLP)])
+    assert result.exit_code == 0
+    space = load_config(MLP).space.build((1, 8, 8), 10)
+    assert all(gene.name in result.stdout for gene in space.genes)
+    precision = math.prod(map(len, (space.genes[2].choices, space.genes[3].choices, space.genes[4].choices)))
+    layer = len(space.genes[1].choices) * precision
+    exact = sum(layer ** int(depth) for depth in space.genes[0].choices) * precision
+    assert f"{len(space.genes)} genes, {exact} distinct networks" in result.stdout
+
+
+def test_devices_as_table_and_as_json() -> None:
+    table = CliRunner().invoke(app, ["devices"])
+    assert all(name in table.stdout for name in device_names())
+    listed = json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)
+    assert tuple(device["name"] for device in listed) == device_names()
+    assert all(device["objectives"] for device in listed)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (NasError("layer 7: too [wide]"), 2, "error: layer 7: too [wide]\n"),
+        (KeyboardInterrupt(), 130, "stopped; run the same command again to resume\n"),
+    ],
+)
+def test_an_error_or_an_interrupt_ends_a_command_with_a_message(raised: BaseException, code: int, message: str) -> None:
+    commands = typer.Typer(cls=Commands)
+
+    @commands.command()
+    def work() -> None:
+        raise raised
+
+    @commands.command()
+    def rest() -> None: ...
+
+    result = CliRunner().invoke(commands, ["work"])
+    assert (result.exit_code, result.stderr) == (code, message)
+
+
+def test_help_does_not_load_what_only_a_run_needs() -> None:
+    code = "import sys, experiments.cli; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "sklearn", "matplotlib", "hls4ml", "optuna", "ortools", "pandas", "numpy", "pydantic"}
+    assert "typer" in result.stdout.split()
+    assert not heavy & set(result.stdout.split())
