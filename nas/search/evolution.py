@@ -87,7 +87,8 @@ def _first(problem: Problem, size: int, rng: np.random.Generator, starts: IntArr
 
 def _first_of_each(population: IntArray) -> IntArray:
     """Rows that differ from all before them, in order."""
-    return np.sort(np.unique(population, axis=0, return_index=True)[1])
+    rows: IntArray = np.unique(population, axis=0, return_index=True)[1]
+    return np.sort(rows)
 
 
 def _fitness(problem: Problem, metrics: FloatArray) -> tuple[FloatArray, IntArray]:
@@ -106,16 +107,15 @@ def _fitness(problem: Problem, metrics: FloatArray) -> tuple[FloatArray, IntArra
     return -crowding, ranks
 
 
-def _cross(
-    members: IntArray, fitness: tuple[FloatArray, IntArray], size: int, rng: np.random.Generator
-) -> IntArray:
+def _cross(members: IntArray, fitness: tuple[FloatArray, IntArray], size: int, rng: np.random.Generator) -> IntArray:
     """Uniform crossover of the winners of binary tournaments, shape (size, genes)."""
     place = np.empty(len(members), dtype=np.int64)
     place[np.lexsort(fitness)] = np.arange(len(members))
     pairs = rng.integers(0, len(members), size=(2, 2, size))
     mother, father = np.where(place[pairs[:, 0]] <= place[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
     mixed = (rng.random((size, 1)) < _CROSSOVER) & (rng.random((size, members.shape[1])) < 0.5)
-    return np.where(mixed, members[father], members[mother])
+    children: IntArray = np.where(mixed, members[father], members[mother])
+    return children
 
 
 def _mutate(problem: Problem, ranks: IntArray, mutated_genes: float, rng: np.random.Generator) -> IntArray:

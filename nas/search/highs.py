@@ -31,10 +31,15 @@ def solve(
     """
     solver = highspy.Highs()
     options = {
-        "output_flag": False, "threads": 1, "random_seed": seed % 2**31, "mip_max_nodes": max(1, round(effort * _NODES)),
-        "mip_rel_gap": 0.0, "mip_abs_gap": 0.0, "mip_feasibility_tolerance": _TOLERANCE,
+        "output_flag": False,
+        "threads": 1,
+        "random_seed": seed % 2**31,
+        "mip_max_nodes": max(1, round(effort * _NODES)),
+        "mip_rel_gap": 0.0,
+        "mip_abs_gap": 0.0,
+        "mip_feasibility_tolerance": _TOLERANCE,
         "primal_feasibility_tolerance": _TOLERANCE,
-    }  # fmt: skip
+    }
     for name, value in options.items():
         solver.setOptionValue(name, value)
     scale = float(np.abs(objective.coefficients).max(initial=0)) or 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -63,53 +64,76 @@ class IntegerProgram:
         archive = Archive(problem)
         if starts is not None:
             archive.add(problem.require_allowed(starts), "start")
-        first, others = problem.objectives[0], [name for name in problem.objectives[1:] if name in problem.additive]
-        steps, total = iter(range(1, 2 + len(others) * (self.budgets + 1))), 1 + len(others) * (self.budgets + 1)
-        search = _Search(self, archive, build(problem, tuple(problem.additive)), seed)
-        loss = search.loss(first)
-        progress(0, total)
-        free = search.minimise(first, loss)
-        progress(next(steps), total)
+        others = [name for name in problem.objectives[1:] if name in problem.additive]
+        done, total = 0, 1 + len(others) * (self.budgets + 1)
+        programs = Programs(self, archive, seed)
+        progress(done, total)
+        free = programs.minimise(problem.objectives[0], problem.constraints)
         for name in others if free is not None else []:
-            least = search.minimise(name, search.program.costs[name])
-            progress(next(steps), total)
-            for budget in _budgets(search.cost(name, least), search.cost(name, free), self.budgets):
-                search.minimise(first, loss, Constraint(name, budget))
-                progress(next(steps), total)
+            least = programs.minimise(name, problem.constraints)
+            for budget in _budgets(programs.cost(name, least), programs.cost(name, free), self.budgets):
+                done += 1
+                progress(done, total)
+                programs.minimise(problem.objectives[0], (*problem.constraints, Constraint(name, budget)))
         progress(total, total)
         return archive
 
 
 @dataclass(frozen=True)
-class _Search:
-    """What the programs of one run share."""
+class Programs:
+    """The programs of one run, solved one by one into its archive.
+
+    Attributes:
+        settings: Solver, samples and effort.
+        archive: Takes the solutions, their proofs and the samples of the surrogate.
+        seed: Of the samples and of the solver.
+    """
 
     settings: IntegerProgram
     archive: Archive
-    program: Program
     seed: int
 
-    def loss(self, metric: str) -> Linear:
-        """The metric itself where it is additive, else its surrogate."""
-        problem = self.archive.problem
-        if metric in problem.additive:
-            return self.program.costs[metric]
-        rng, size = np.random.default_rng(self.seed), self.settings.samples
-        drawn = np.concatenate([sample(problem, size // 2, rng), sample_sizes(problem, size - size // 2, rng)])
-        places = self.archive.add(drawn, "random")
-        values = self.archive.metrics[places, problem.metrics.index(metric)]
-        return self.program.genewise(*surrogate.fit(problem, drawn, values))
+    @cached_property
+    def _built(self) -> dict[frozenset[str], Program]:
+        return {}
 
-    def minimise(self, metric: str, cost: Linear, *budgets: Constraint) -> int | None:
-        """Solve one program and record its proof; the solution's place in the archive."""
-        additive = self.program.costs
-        limits = tuple(c for c in (*self.archive.problem.constraints, *budgets) if c.metric in additive)
-        pairs = [(additive[limit.metric], limit.limit) for limit in limits]
-        solution = solver(self.settings.solver)(self.program, cost, pairs, self.settings.effort, self.seed)
+    def program(self, metrics: frozenset[str]) -> Program:
+        """The program that knows these additive metrics; each one less makes it smaller and faster."""
+        if metrics not in self._built:
+            self._built[metrics] = build(self.archive.problem, sorted(metrics))
+        return self._built[metrics]
+
+    @cached_property
+    def _weights(self) -> dict[str, tuple[FloatArray, float]]:
+        return {}
+
+    def surrogate(self, metric: str) -> tuple[FloatArray, float]:
+        """Weights and constant that stand for a metric that is not additive, fitted once."""
+        if metric not in self._weights:
+            problem, size = self.archive.problem, self.settings.samples
+            rng = np.random.default_rng(self.seed)
+            drawn = np.concatenate([sample(problem, size // 2, rng), sample_sizes(problem, size - size // 2, rng)])
+            places = self.archive.add(drawn, "random")
+            values = self.archive.metrics[places, problem.metrics.index(metric)]
+            self._weights[metric] = surrogate.fit(problem, drawn, values)
+        return self._weights[metric]
+
+    def minimise(self, metric: str, limits: Sequence[Constraint]) -> int | None:
+        """Minimise one metric under those of the limits that are additive.
+
+        Returns:
+            The solution's place in the archive, None without one. The proof is the archive's last.
+        """
+        additive = self.archive.problem.additive
+        held = tuple(limit for limit in limits if limit.metric in additive)
+        program = self.program(frozenset({limit.metric for limit in held} | ({metric} & additive.keys())))
+        cost = program.costs[metric] if metric in additive else program.genewise(*self.surrogate(metric))
+        pairs = [(program.costs[limit.metric], limit.limit) for limit in held]
+        solution = solver(self.settings.solver)(program, cost, pairs, self.settings.effort, self.seed)
         place = None
         if solution.chosen is not None:
-            place = int(self.archive.add(self.program.genotype(solution.chosen)[None], "integer_program")[0])
-        self.archive.proofs.append(Proof(metric, limits, solution.status, solution.value, solution.bound, place))
+            place = int(self.archive.add(program.genotype(solution.chosen)[None], "integer_program")[0])
+        self.archive.proofs.append(Proof(metric, held, solution.status, solution.value, solution.bound, place))
         return place
 
     def cost(self, metric: str, place: int | None) -> float | None:

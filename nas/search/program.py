@@ -17,7 +17,7 @@ import numpy as np
 from nas.genotype import BoolArray, FloatArray, IntArray, active, choice_counts
 from nas.problem import Problem
 from nas.search.archive import Status
-from nas.tables import AdditiveCost, AdditiveTable
+from nas.tables import AdditiveTable
 
 _INACTIVE = -1
 
@@ -70,7 +70,8 @@ class Program:
     def genotype(self, chosen: BoolArray) -> IntArray:
         """The canonical genotype a solution means, shape (genes,)."""
         picked = (self.choices >= 0) & chosen[self.choices]
-        return picked.argmax(axis=1)
+        genotype: IntArray = picked.argmax(axis=1)
+        return genotype
 
 
 @dataclass(frozen=True)
