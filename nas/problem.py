@@ -15,6 +15,7 @@ from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray, SearchSpace, active, canonical, choice_counts
 from nas.tables import AdditiveCost
 
+
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """`metric <= limit`."""
