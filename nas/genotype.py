@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -112,3 +112,19 @@ def count_networks(space: SearchSpace) -> int:
             for choice in range(len(gene.choices))
         )
     return total
+
+
+def tilted_population(space: SearchSpace, size: int, rng: np.random.Generator, kinds: Container[GeneKind]) -> IntArray:
+    """Genotypes that reach from the smallest networks to the largest, canonical, shape (size, genes).
+
+    Each member draws one level in [0, 1] per kind of gene; its genes of that kind are binomial around the level.
+    Uniform genes would put nearly all members in the middle. Kinds not in `kinds` stay at the largest choice.
+    """
+    population = np.tile(largest(space), (size, 1))
+    for kind in dict.fromkeys(gene.kind for gene in space.genes):
+        level = rng.random((size, 1))
+        columns = [index for index, gene in enumerate(space.genes) if gene.kind == kind]
+        drawn = rng.binomial(largest(space)[columns], level, size=(size, len(columns)))
+        if kind in kinds:
+            population[:, columns] = drawn
+    return canonical(space, population)

@@ -1,0 +1,56 @@
+"""What a predictor answers, and how well it does on data it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+
+from nas.errors import NasError
+from nas.genotype import FloatArray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Mean and standard deviation for each member of a population, each of shape (n,)."""
+
+    mean: FloatArray
+    std: FloatArray
+
+
+@dataclass(frozen=True)
+class Score:
+    """Agreement of predicted and true values on held-out data.
+
+    Attributes:
+        kendall_tau: Rank correlation, ties corrected (tau-b).
+        spearman: Rank correlation.
+        rmse: Root mean squared error, in the unit of the values.
+        coverage90: Share of true values inside the central 90 % interval; 0.9 is right.
+        n: Number of held-out values.
+    """
+
+    kendall_tau: float
+    spearman: float
+    rmse: float
+    coverage90: float
+    n: int
+
+
+def score(prediction: Prediction, truth: FloatArray) -> Score:
+    """Score a prediction against true values, shape (n,).
+
+    Raises:
+        NasError: Fewer than three values, on which no rank correlation can stand.
+    """
+    if len(truth) < 3:
+        raise NasError(f"a held-out score needs at least 3 samples, got {len(truth)}; raise samples or held_out")
+    inside = np.abs(truth - prediction.mean) <= 1.6449 * prediction.std
+    return Score(
+        kendall_tau=float(kendalltau(prediction.mean, truth).statistic),
+        spearman=float(spearmanr(prediction.mean, truth).statistic),
+        rmse=float(np.sqrt(np.mean((prediction.mean - truth) ** 2))),
+        coverage90=float(inside.mean()),
+        n=len(truth),
+    )
