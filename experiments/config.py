@@ -177,13 +177,7 @@ class Config(Section):
         names = [target.name for target in targets]
         repeated = [((i, "name"), f"{n} is listed twice; keep one") for i, n in enumerate(names) if n in names[:i]]
         space: Choices | None = info.data.get("space")
-        lacking = (
-            []
-            if space is None
-            else [
-                ((index, "name"), law) for index, name in enumerate(names) for law in unsupported(name, space.precision)
-            ]
-        )
+        lacking = [((i, "name"), law) for i, n in enumerate(names) if space for law in unsupported(n, space.precision)]
         if repeated or lacking:
             raise faults(repeated + lacking)
         return targets
