@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
@@ -32,3 +34,21 @@ def predict(model: bytes, images: npt.NDArray[np.floating]) -> Float32Array:
     shape = running.get_inputs()[0].shape[1:]
     logits: Float32Array = running.run(None, {"input": images.reshape(-1, *shape).astype(np.float32)})[0]
     return logits
+
+
+def repeated_call(model: bytes, threads: int = 1) -> Callable[[int], None]:
+    """A function that runs the model so many times on one fixed input (batch 1).
+
+    Input and output stay bound, which leaves out 8 us a call of conversions in Python.
+    """
+    running = session(model, threads)
+    shape = (1, *running.get_inputs()[0].shape[1:])
+    binding = running.io_binding()
+    binding.bind_cpu_input("input", np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    binding.bind_output("output")
+
+    def call(times: int) -> None:
+        for _ in range(times):
+            running.run_with_iobinding(binding)
+
+    return call
