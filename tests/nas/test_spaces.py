@@ -1,0 +1,205 @@
+"""What every space keeps; a new line in SPACES needs a tiny and an ample example here and no other change."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from nas.errors import NasError
+from nas.genotype import (
+    IntArray,
+    SearchSpace,
+    canonical,
+    choice_counts,
+    count_networks,
+    largest,
+    random_population,
+)
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, macs, nonzeros, weight_bytes, weight_count
+from nas.spaces import SPACES, MlpChoices, MobileChoices
+from nas.spaces.mobile import Stage
+from nas.spaces.precision import PrecisionChoices
+from nas.tables import additive, layer_tables
+
+PRECISION = PrecisionChoices((2, 4, 8), (4, 8, 32), (0.0, 0.5, 0.75))
+TINY = {
+    "mobile": MobileChoices(2, (Stage(2, 1, (1, 2)),), (3,), (1, 2), PrecisionChoices((2, 4))).build((1, 4, 4), 3),
+    "mobile, gated by the second depth": MobileChoices(2, (Stage(3, 2, (1, 2, 3)),), (1, 3), (1,)).build((1, 4, 4), 2),
+    "mlp": MlpChoices((1, 2), (2, 3), PrecisionChoices((2, 8), (4,), (0.0, 0.5))).build((2, 2), 3),
+    "mlp, depth from 2": MlpChoices((2, 4), (2, 3)).build((5,), 2),
+}
+AMPLE = {
+    "mobile": MobileChoices(
+        8, (Stage(12, 1, (1, 2)), Stage(12, 1, (2, 3)), Stage(16, 2, (1, 3))), (3, 5), (2, 3.5, 4), PRECISION
+    ).build((3, 8, 8), 10),
+    "mlp": MlpChoices((1, 2, 4), (8, 16, 32), PRECISION).build((1, 8, 8), 10),
+}
+
+
+def test_every_space_is_covered() -> None:
+    built = {choices.__name__.removesuffix("Choices") for choices in SPACES.values()}
+    for examples in (TINY, AMPLE):
+        assert built == {type(space).__name__.removesuffix("Space") for space in examples.values()}
+    assert all(choices.__pydantic_config__ == {"extra": "forbid"} for choices in SPACES.values())
+
+
+@pytest.fixture(params=TINY)
+def tiny(request: pytest.FixtureRequest) -> SearchSpace:
+    return TINY[request.param]
+
+
+@pytest.fixture(params=AMPLE)
+def ample(request: pytest.FixtureRequest) -> SearchSpace:
+    return AMPLE[request.param]
+
+
+def some(space: SearchSpace, size: int) -> IntArray:
+    return random_population(space, size, np.random.default_rng(0))
+
+
+def test_canonical_genotypes_are_the_networks(tiny: SearchSpace, every: Callable[[SearchSpace], IntArray]) -> None:
+    everything = every(tiny)
+    networks = {tiny.lower(genotype.tolist()) for genotype in everything}
+    assert len(networks) == len(everything) == count_networks(tiny)
+    assert len({network.key for network in networks}) == len(networks)
+
+
+def test_genes_without_effect_change_nothing(ample: SearchSpace) -> None:
+    rng = np.random.default_rng(1)
+    raw = rng.integers(0, choice_counts(ample), size=(100, len(ample.genes)))
+    once = canonical(ample, raw)
+    assert np.array_equal(canonical(ample, once), once)
+    assert (once != raw).any()
+    for row, reduced in zip(raw, once, strict=True):
+        assert ample.lower(row.tolist()) == ample.lower(reduced.tolist())
+
+
+def test_shapes_chain_from_input_to_logits(ample: SearchSpace) -> None:
+    for genotype in some(ample, 50):
+        network = ample.lower(genotype.tolist())
+        assert network.layers[-1].out_shape == (10,)
+        assert isinstance(network.layers[-1], Linear)
+        names = {source for layer in network for source in layer.inputs}
+        assert names == {layer.name for layer in network.layers[:-1]}
+
+
+def test_convolutions_keep_their_arithmetic(ample: SearchSpace) -> None:
+    for genotype in some(ample, 50):
+        for layer in ample.lower(genotype.tolist()):
+            if isinstance(layer, Conv2d):
+                expected = [
+                    (size + 2 * (layer.kernel // 2) - layer.kernel) // layer.stride + 1 for size in layer.in_shape[1:]
+                ]
+                assert list(layer.out_shape[1:]) == expected
+                assert layer.in_shape[0] % layer.groups == layer.out_shape[0] % layer.groups == 0
+
+
+def test_choices_ascend_in_size(ample: SearchSpace) -> None:
+    """One index up, all else as large as can be, never shrinks a network, and the largest holds the most weights."""
+    top = largest(ample)
+
+    def size(genotype: Sequence[int]) -> tuple[int, float, int]:
+        network = ample.lower(genotype)
+        bits = sum(layer.precision.act_bits for layer in network.weighted)
+        return sum(map(nonzeros, network)), sum(map(weight_bytes, network)), bits
+
+    for gene, count in enumerate(choice_counts(ample)):
+        sizes = [size([*top[:gene], choice, *top[gene + 1 :]]) for choice in range(count)]
+        for small, large in itertools.pairwise(sizes):
+            assert all(a <= b for a, b in zip(small, large, strict=True))
+            assert small != large or ample.genes[gene].kind == "kernel"
+
+
+def test_maximal_networks_hold_every_layer(ample: SearchSpace) -> None:
+    held: dict[str, Layer] = {}
+    for network in ample.maximal():
+        held |= network.by_name
+    for genotype in some(ample, 50):
+        for layer in ample.lower(genotype.tolist()).weighted:
+            full = held[layer.name]
+            assert isinstance(full, Conv2d | Linear)
+            assert all(a <= b for a, b in zip(layer.weight_shape, full.weight_shape, strict=True))
+
+
+def test_tables_equal_lowered_sums(ample: SearchSpace) -> None:
+    tables = layer_tables(ample)
+    population = np.concatenate([some(ample, 200), largest(ample)[None], np.zeros((1, len(ample.genes)), dtype=int)])
+    networks = [ample.lower(genotype.tolist()) for genotype in population]
+    for cost in (weight_bytes, macs, nonzeros, price_everything):
+        gathered = additive(ample, tables, cost, constant=3.0)(population)
+        assert gathered == pytest.approx([3.0 + sum(map(cost, network)) for network in networks])
+
+
+def price_everything(layer: Layer) -> float:
+    """Depends on each field of a layer, so that no gene goes unnoticed."""
+    fields = repr(layer).encode()
+    return float(sum(byte * (index % 97 + 1) for index, byte in enumerate(fields)) % 10007)
+
+
+def test_tables_sum_vectors_too(ample: SearchSpace) -> None:
+    population = some(ample, 20)
+    both = additive(ample, layer_tables(ample), lambda layer: np.array([macs(layer), weight_count(layer)], dtype=float))
+    expected = [[sum(map(macs, n)), sum(map(weight_count, n))] for n in (ample.lower(g.tolist()) for g in population)]
+    assert both(population) == pytest.approx(np.array(expected))
+
+
+def test_a_table_lists_every_form(ample: SearchSpace) -> None:
+    population = some(ample, 50)
+    for table in layer_tables(ample):
+        sizes = [len(ample.genes[gene].choices) for gene in table.genes]
+        assert len(table.forms) == int(np.prod(sizes, dtype=int))
+        for genotype in population:
+            row = int(np.ravel_multi_index(genotype[list(table.genes)], sizes)) if sizes else 0
+            assert table.forms[row] == ample.lower(genotype.tolist()).by_name.get(table.name)
+
+
+def test_bad_genotypes_are_refused(ample: SearchSpace) -> None:
+    genes = ample.genes
+    with pytest.raises(NasError, match=f"{len(genes)} genes, got 1"):
+        ample.lower([0])
+    for wrong in (-1, len(genes[0].choices)):
+        with pytest.raises(
+            NasError, match=f"gene {genes[0].name}: index must be 0..{len(genes[0].choices) - 1}, got {wrong}"
+        ):
+            ample.lower([wrong] + [0] * (len(genes) - 1))
+
+
+def test_a_mobile_network_by_hand() -> None:
+    space = MobileChoices(4, (Stage(6, 2, (1, 2)),), (3,), (1.5,)).build((1, 8, 8), 10)
+    network = space.lower(largest(space).tolist())
+    assert [(type(layer).__name__, layer.name, layer.out_shape) for layer in network] == [
+        (Input.__name__, "input", (1, 8, 8)),
+        (Conv2d.__name__, "stem", (4, 8, 8)),
+        (Conv2d.__name__, "s1.b1.expand", (6, 8, 8)),
+        (Conv2d.__name__, "s1.b1.depthwise", (6, 4, 4)),
+        (Conv2d.__name__, "s1.b1.project", (6, 4, 4)),
+        (Conv2d.__name__, "s1.b2.expand", (9, 4, 4)),
+        (Conv2d.__name__, "s1.b2.depthwise", (9, 4, 4)),
+        (Conv2d.__name__, "s1.b2.project", (6, 4, 4)),
+        (Add.__name__, "s1.b2.add", (6, 4, 4)),
+        (Mean.__name__, "mean", (6,)),
+        (Linear.__name__, "head", (10,)),
+    ]
+    assert network.by_name["s1.b2.add"].inputs == ("s1.b1.project", "s1.b2.project")
+    assert macs(network.by_name["s1.b1.depthwise"]) == 6 * 9 * 16
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MobileChoices(4, (Stage(6, 2, (1,)),), (4,), (2,)), r"kernel choices must be odd, got \[4\]"),
+        (lambda: MobileChoices(4, (), (3,), (2,)), "at least one stage"),
+        (lambda: MobileChoices(4, (Stage(6, 2, (1,)),), (3,), (0.0,)), "expand ratios must be positive"),
+        (lambda: Stage(6, 0, (1,)), "stride"),
+        (lambda: MlpChoices((1, 1), (2,)), r"depth must list distinct choices, at least one; got \[1, 1\]"),
+        (lambda: MlpChoices((0, 1), (2,)), "must be at least 1"),
+        (lambda: PrecisionChoices(sparsity=(1.0,)), r"sparsity must lie in \[0, 1\)"),
+        (lambda: PrecisionChoices(weight_bits=(1,)), "weight_bits must be 2..16"),
+        (lambda: PrecisionChoices(act_bits=(24,)), "act_bits must be 2..16"),
+        (lambda: MobileChoices(4, (Stage(6, 2, (1,)),), (3,), (2,)).build((64,), 10), r"this data has shape \(64,\)"),
+    ],
+)
+def test_bad_choices_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(NasError, match=message):
+        make()
