@@ -8,6 +8,9 @@ is repeated, and the reference's latency is the unit in which campaigns compare 
 
 Where in memory a session happens to lie moves its latency by about 1 %, as long as it lives: so sessions are
 opened anew every few rounds.
+
+Two campaigns over forty mobile networks of 10 to 35 us, two shared cores under a load of 2 to 6: Kendall tau 0.97
+to 0.99, median disagreement 0.4 to 1.7 %, largest 4 %.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ PERCENTILE = 10
 FRESH_SESSIONS = 3
 """Rounds one set of sessions serves."""
 MAX_DRIFT = 0.15
-MAX_ATTEMPTS = 4
+MAX_ATTEMPTS = 6
 """Rounds tried for each round wanted before a campaign is given up."""
 
 Clock = Callable[[], int]

@@ -3,7 +3,8 @@
 A quantized layer's weights are integers in the smallest ONNX type that holds them (2 bits: INT2; 3, 4: INT4;
 5 to 8: INT8; 9 to 16: INT16), and a DequantizeLinear with one power-of-two scale per output channel turns
 them into the very floats of the design. So the file shrinks with the bits, and the arithmetic stays float.
-The batch dimension is free: measured over forty small mobile networks it costs no time against a fixed 1.
+The batch dimension is free, so that one file serves single inputs and batches: against a fixed 1 that costs
+1 to 3 % at batch 1, measured on six mobile networks of 25 to 45 us.
 """
 
 from __future__ import annotations

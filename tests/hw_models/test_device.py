@@ -1,0 +1,137 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import hw_models
+from hw_models.device import METRICS, Resources, device_names, load_device, parse_device
+from nas.errors import NasError
+
+FOLDER = Path(hw_models.__file__).parent / "devices"
+
+
+def entries(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    return content
+
+
+def numbers(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Every number and the mapping it stands in."""
+    if isinstance(value, dict):
+        return [found for key, inner in value.items() for found in numbers(inner, f"{path}.{key}")]
+    if isinstance(value, list):
+        return [found for inner in value for found in numbers(inner, path)]
+    return [(path, value)] if isinstance(value, int | float) else []
+
+
+def at(content: dict[str, Any], path: str) -> dict[str, Any]:
+    for key in path.strip(".").split(".")[:-1]:
+        content = content[key]
+    return content
+
+
+def test_the_devices_are_these() -> None:
+    assert device_names() == ("local-cpu", "zcu102", "zu3eg")
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_every_number_has_a_source(name: str) -> None:
+    content = entries(name)
+    found = numbers(content)
+    assert found
+    for path, _ in found:
+        assert path.endswith(".value")
+        assert len(at(content, path)["source"]) > 20
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_devices_load(name: str) -> None:
+    device = load_device(name)
+    assert device.name == name
+    assert set(device.objectives) <= set(METRICS[device.family])
+
+
+def test_the_parts_have_what_the_issue_says() -> None:
+    assert load_device("zu3eg").resources == Resources(lut=70560, ff=141120, dsp=360, bram=432)
+    assert load_device("zcu102").resources == Resources(lut=274080, ff=548160, dsp=2520, bram=1824)
+    assert load_device("zu3eg").clock_hz == 200e6
+    assert load_device("local-cpu").act_bits == (32,)
+    assert load_device("local-cpu").threads == 1
+
+
+def test_an_unknown_device_suggests_the_nearest() -> None:
+    with pytest.raises(NasError, match="'zu3' is unknown; did you mean zu3eg"):
+        load_device("zu3")
+    with pytest.raises(NasError, match="known are local-cpu, zcu102, zu3eg"):
+        load_device("qqqq")
+
+
+def refused(content: dict[str, Any]) -> str:
+    with pytest.raises(NasError) as caught:
+        parse_device("broken", yaml.safe_dump(content))
+    return str(caught.value)
+
+
+def test_each_missing_key_is_named() -> None:
+    for name in device_names():
+        for key in entries(name):
+            content = entries(name)
+            del content[key]
+            assert key in refused(content)
+    for key in ("lut", "ff", "dsp", "bram"):
+        content = entries("zu3eg")
+        del content["resources"][key]
+        assert f"resources: {key} is missing" in refused(content)
+
+
+def test_each_number_without_source_is_named() -> None:
+    for name in device_names():
+        for path, _ in numbers(entries(name)):
+            key = path.split(".")[-2]
+            without, empty = entries(name), entries(name)
+            del at(without, path)["source"]
+            at(empty, path)["source"] = " "
+            assert f"{key}: source is missing" in refused(without)
+            assert f"{key}: source must be a text" in refused(empty)
+
+
+@pytest.mark.parametrize("bad", [-1, "many", True, 1.5, float("nan"), None])
+@pytest.mark.parametrize("key", ["lut", "ff", "dsp", "bram"])
+def test_resources_must_be_whole_and_not_negative(key: str, bad: object) -> None:
+    content = entries("zu3eg")
+    content["resources"][key]["value"] = bad
+    assert f"resources: {key}: value must be a whole number of at least 0" in refused(content)
+
+
+@pytest.mark.parametrize("bad", [-1, 0, "fast", float("nan")])
+def test_the_clock_must_run(bad: object) -> None:
+    content = entries("zu3eg")
+    content["clock_hz"]["value"] = bad
+    assert "clock_hz: value must be a number of at least 1" in refused(content)
+
+
+@pytest.mark.parametrize("bad", [[], [4, 4], [1], [17], 8, ["4"]])
+def test_bits_must_be_widths_the_network_knows(bad: object) -> None:
+    content = entries("zu3eg")
+    content["act_bits"]["value"] = bad
+    assert "act_bits must list distinct bit widths" in refused(content)
+
+
+def test_unknown_keys_are_refused_with_a_suggestion() -> None:
+    content = entries("zu3eg")
+    content["resources"]["lutt"] = content["resources"]["lut"]
+    assert "resources: lutt is an unknown key; did you mean lut?" in refused(content)
+    content = entries("local-cpu") | {"clock_hz": entries("zu3eg")["clock_hz"]}
+    assert "clock_hz is an unknown key" in refused(content)
+
+
+def test_family_and_objectives_must_be_known() -> None:
+    assert "did you mean unrolled-fpga" in refused(entries("zu3eg") | {"family": "unrolled"})
+    assert "objectives must list distinct metrics" in refused(entries("local-cpu") | {"objectives": ["error", "lut"]})
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "3"])
+def test_what_is_no_mapping_is_refused(text: str) -> None:
+    with pytest.raises(NasError, match="device broken"):
+        parse_device("broken", text)
