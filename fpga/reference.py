@@ -1,0 +1,160 @@
+"""The integer reference: what a design computes, exactly, in numpy.
+
+Only the input is real; it is quantized by the layers that read it. From there on everything is int64, so the
+result is the one that any correct implementation of the design has to give, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.design import Design
+from nas.errors import NasError
+from nas.fixed_point import FixedPoint, quantize, requantize
+from nas.genotype import FloatArray, IntArray
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean
+
+LARGEST = 2**62
+"""No integer may exceed this, so that rounding never overflows int64."""
+
+
+@dataclass(frozen=True)
+class WideTensor:
+    """A layer's exact output: integers of shape (n, channels, ...), with fraction bits per channel."""
+
+    integers: IntArray
+    frac_bits: IntArray
+
+    def values(self) -> FloatArray:
+        """The real numbers the integers stand for."""
+        result: FloatArray = self.integers * 2.0 ** -_along_channels(self.frac_bits, self.integers.ndim)
+        return result
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Every tensor of one run.
+
+    Attributes:
+        reads: For each layer, the integers of each of its inputs in the layer's own format `numbers.act`.
+        outputs: For each layer but the input, its exact output.
+    """
+
+    reads: Mapping[str, tuple[IntArray, ...]]
+    outputs: Mapping[str, WideTensor]
+
+
+def run(design: Design, images: FloatArray) -> FloatArray:
+    """The exact logits of images of shape (n, *input shape), shape (n, classes).
+
+    Raises:
+        NasError: A layer is not quantized, an accumulator could exceed 2^62, or a mean is no shift.
+    """
+    return integer_trace(design, images).outputs[design.network.layers[-1].name].values()
+
+
+def integer_trace(design: Design, images: FloatArray) -> Trace:
+    """Run the design and keep what every layer reads and gives; shapes and errors as in `run`."""
+    shape = design.network.input.out_shape
+    if images.shape[1:] != shape:
+        raise NasError(f"images have shape {images.shape}; this design reads (n, {', '.join(map(str, shape))})")
+    reads: dict[str, tuple[IntArray, ...]] = {}
+    outputs: dict[str, WideTensor] = {}
+    for layer in design.network.layers[1:]:
+        fmt = act_format(design, layer)
+        reads[layer.name] = tuple(
+            _read(outputs[source], fmt, layer.name) if source in outputs else quantize(images, fmt)
+            for source in layer.inputs
+        )
+        outputs[layer.name] = _apply(design, layer, fmt, reads[layer.name])
+    return Trace(reads, outputs)
+
+
+def act_format(design: Design, layer: Layer) -> FixedPoint:
+    """The format in which a layer reads its inputs."""
+    act = design.numbers[layer.name].act
+    if act is None:
+        raise NasError(f"layer {layer.name}: is not quantized; an FPGA design needs act_bits and weight_bits below 32")
+    return act
+
+
+def mean_shift(layer: Mean) -> int:
+    """By how many bits a mean over positions shifts."""
+    positions = layer.in_shape[1] * layer.in_shape[2]
+    if positions & (positions - 1):
+        raise NasError(
+            f"layer {layer.name}: a mean over {positions} positions is no shift; "
+            "choose an input size and strides that leave a power of two of positions"
+        )
+    return positions.bit_length() - 1
+
+
+def accumulator_bound(design: Design, layer: Conv2d | Linear) -> int:
+    """The largest magnitude any accumulator of a layer can take, whatever the input."""
+    fmt = act_format(design, layer)
+    weights = design.weight_integers(layer.name).reshape(layer.out_shape[0], -1)
+    sums = [sum(abs(int(weight)) for weight in row) for row in weights]
+    biases = [abs(int(bias)) for bias in design.bias_integers(layer.name)]
+    return max(total * max(-fmt.low, fmt.high) + bias for total, bias in zip(sums, biases, strict=True))
+
+
+def _along_channels(per_channel: IntArray, ndim: int) -> IntArray:
+    return per_channel.reshape(1, -1, *(1,) * (ndim - 2))
+
+
+def _read(tensor: WideTensor, fmt: FixedPoint, layer: str) -> IntArray:
+    frac_bits = _along_channels(tensor.frac_bits, tensor.integers.ndim)
+    up = max(0, int((fmt.frac_bits - frac_bits).max()))
+    _require_fits(int(np.abs(tensor.integers).max(initial=0)) << up, layer)
+    return requantize(tensor.integers, frac_bits, fmt)
+
+
+def _require_fits(bound: int, layer: str) -> None:
+    if bound > LARGEST:
+        raise NasError(
+            f"layer {layer}: integers can reach 2^{math.log2(bound):.1f}, above 2^62; "
+            "use fewer weight or activation bits"
+        )
+
+
+def _apply(design: Design, layer: Layer, fmt: FixedPoint, reads: tuple[IntArray, ...]) -> WideTensor:
+    frac_bits = np.full(layer.out_shape[0], fmt.frac_bits, dtype=np.int64)
+    match layer:
+        case Conv2d() | Linear():
+            return _weighted(design, layer, reads[0])
+        case Add():
+            return WideTensor(reads[0] + reads[1], frac_bits)
+        case Mean():
+            return WideTensor(reads[0].sum(axis=(2, 3)), frac_bits + mean_shift(layer))
+        case Input():
+            raise NasError(f"layer {layer.name}: an input computes nothing")
+
+
+def _weighted(design: Design, layer: Conv2d | Linear, x: IntArray) -> WideTensor:
+    _require_fits(accumulator_bound(design, layer), layer.name)
+    weights, bias = design.weight_integers(layer.name), design.bias_integers(layer.name)
+    product = _convolve(layer, weights, x) if isinstance(layer, Conv2d) else x @ weights.T
+    integers = product + _along_channels(bias, product.ndim)
+    if layer.activation == "relu":
+        integers = np.maximum(integers, 0)
+    return WideTensor(integers, design.product_frac(layer.name))
+
+
+def _convolve(layer: Conv2d, weights: IntArray, x: IntArray) -> IntArray:
+    """Sum over the kernel's offsets of one matrix product each, shape (n, *out_shape)."""
+    channels, height, width = layer.out_shape
+    groups, pad, stride = layer.groups, layer.kernel // 2, layer.stride
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    kernels = weights.reshape(groups, channels // groups, -1, layer.kernel, layer.kernel)
+    total = np.zeros((len(x), groups, channels // groups, height * width), dtype=np.int64)
+    for row in range(layer.kernel):
+        for column in range(layer.kernel):
+            rows = slice(row, row + stride * (height - 1) + 1, stride)
+            columns = slice(column, column + stride * (width - 1) + 1, stride)
+            window = padded[:, :, rows, columns].reshape(len(x), groups, -1, height * width)
+            total += kernels[..., row, column] @ window
+    return total.reshape(len(x), *layer.out_shape)

@@ -1,0 +1,80 @@
+"""da4ml's costs of whole designs follow bits and zeros, and stand near the analytic model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from designs import mlp_network, mobile_network, random_design
+
+from fpga.adders import adder_graph_cost
+from hw_models.unrolled import RESOURCES, layer_cost
+from nas.design import Design, LayerNumbers
+from nas.errors import NasError
+from nas.fixed_point import FixedPoint
+from nas.genotype import FloatArray
+from nas.network import Add, Input, Layer, Linear, Network, Precision, Weighted
+
+CLOCK_HZ = 200e6
+
+
+def with_everywhere(network: Network, precision: Precision, sparsity: float) -> Network:
+    def changed(layer: Layer) -> Layer:
+        if isinstance(layer, Input):
+            return layer
+        if isinstance(layer, Weighted):
+            return dataclasses.replace(layer, precision=precision, sparsity=sparsity)
+        return dataclasses.replace(layer, precision=precision)
+
+    return Network(tuple(changed(layer) for layer in network))
+
+
+def lut(network: Network) -> float:
+    return adder_graph_cost(random_design(network, 0), CLOCK_HZ).total()["lut"]
+
+
+def linear_design(weights: FloatArray, act_bits: int = 4) -> Design:
+    outputs, inputs = weights.shape
+    layer = Linear("fc", ("in",), (inputs,), (outputs,), precision=Precision(8, act_bits))
+    numbers = LayerNumbers(FixedPoint(False, act_bits, 0), weights, np.zeros(outputs), np.zeros(outputs, np.int64))
+    return Design(Network((Input("in", (inputs,)), layer)), {"fc": numbers})
+
+
+@pytest.mark.parametrize("network", [mobile_network(0), mlp_network(0)], ids=["mobile", "mlp"])
+def test_fewer_bits_and_more_zeros_cost_less(network: Network) -> None:
+    dense = lut(with_everywhere(network, Precision(8, 8), 0.0))
+    assert lut(with_everywhere(network, Precision(8, 8), 0.75)) < 0.5 * dense
+    assert lut(with_everywhere(network, Precision(4, 8), 0.0)) < 0.8 * dense
+    assert lut(with_everywhere(network, Precision(8, 4), 0.0)) < 0.9 * dense
+
+
+def test_powers_of_two_need_no_adder_and_a_sum_one() -> None:
+    assert adder_graph_cost(linear_design(np.diag([1.0, 2.0, -4.0])), CLOCK_HZ).total()["lut"] <= 6
+    one_adder = adder_graph_cost(linear_design(np.array([[1.0, 1.0]])), CLOCK_HZ).total()["lut"]
+    assert 4 <= one_adder <= 6
+    shared = adder_graph_cost(linear_design(np.array([[1.0, 1.0], [2.0, 2.0]])), CLOCK_HZ).total()["lut"]
+    assert shared == one_adder
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_analytic_model_is_near_for_whole_networks(seed: int) -> None:
+    network = mobile_network(seed)
+    total = adder_graph_cost(random_design(network, seed), CLOCK_HZ).total()
+    predicted = {name: sum(layer_cost(layer)[name] for layer in network) for name in (*RESOURCES, "cycles")}
+    assert predicted["lut"] == pytest.approx(total["lut"], rel=0.2)
+    assert predicted["ff"] == pytest.approx(total["ff"], rel=0.35)
+    assert (predicted["dsp"], predicted["bram"]) == (total["dsp"], total["bram"]) == (0, 0)
+    assert predicted["cycles"] / CLOCK_HZ == pytest.approx(total["latency_s"], rel=0.15)
+
+
+def test_a_faster_clock_shortens_the_latency() -> None:
+    design = random_design(mlp_network(0), 0)
+    slow, fast = (adder_graph_cost(design, hertz).total() for hertz in (100e6, 200e6))
+    assert slow["latency_s"] == pytest.approx(2 * fast["latency_s"])
+
+
+def test_a_float_layer_is_refused_by_name() -> None:
+    network = Network((Input("in", (2,)), Add("sum", ("in", "in"), (2,))))
+    with pytest.raises(NasError, match="sum"):
+        adder_graph_cost(Design(network, {"sum": LayerNumbers()}), CLOCK_HZ)

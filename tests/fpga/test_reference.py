@@ -1,0 +1,115 @@
+"""The integer reference against float64 arithmetic that shares no code with it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from designs import mlp_network, mobile_network, random_design, random_images
+
+from fpga.reference import integer_trace, run
+from nas.design import Design, LayerNumbers
+from nas.errors import NasError
+from nas.fixed_point import FixedPoint
+from nas.genotype import FloatArray
+from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Precision
+
+
+def rounded(values: FloatArray, fmt: FixedPoint) -> FloatArray:
+    scaled = np.floor(values * 2.0**fmt.frac_bits + 0.5)
+    return np.minimum(np.maximum(scaled, fmt.low), fmt.high) * 2.0**-fmt.frac_bits
+
+
+def naive(design: Design, images: FloatArray) -> FloatArray:
+    """The same network in float64, where all these numbers are exact."""
+    tensors = {design.network.input.name: images}
+    for layer in design.network.layers[1:]:
+        numbers = design.numbers[layer.name]
+        assert numbers.act is not None
+        reads = [torch.from_numpy(rounded(tensors[source], numbers.act)) for source in layer.inputs]
+        if isinstance(layer, Conv2d | Linear):
+            weight, bias = torch.from_numpy(numbers.weight), torch.from_numpy(numbers.bias)
+            if isinstance(layer, Conv2d):
+                out = torch.nn.functional.conv2d(
+                    reads[0], weight, bias, layer.stride, layer.kernel // 2, 1, layer.groups
+                )
+            else:
+                out = torch.nn.functional.linear(reads[0], weight, bias)
+            out = out.relu() if layer.activation == "relu" else out
+        else:
+            out = reads[0] + reads[1] if isinstance(layer, Add) else reads[0].mean((2, 3))
+        tensors[layer.name] = out.numpy()
+    return tensors[design.network.layers[-1].name]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_mobile_equals_float64(seed: int) -> None:
+    network = mobile_network(seed, depth=1 + seed % 2)
+    design = random_design(network, seed)
+    images = random_images(network, 20, seed + 100)
+    logits = run(design, images)
+    assert logits.std() > 0
+    np.testing.assert_array_equal(logits, naive(design, images))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mlp_equals_float64(seed: int) -> None:
+    network = mlp_network(seed)
+    design = random_design(network, seed)
+    images = random_images(network, 50, seed + 100)
+    np.testing.assert_array_equal(run(design, images), naive(design, images))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [(1, 2, 1), (3, 1, 2), (3, 3, 4), (5, 2, 1), (7, 1, 4)])
+def test_every_kind_of_convolution(kernel: int, stride: int, groups: int) -> None:
+    size = -(-7 // stride)
+    shape = (8, size, -(-6 // stride))
+    conv = Conv2d("conv", ("in",), (4, 7, 6), shape, kernel, stride, groups, precision=Precision(5, 5))
+    network = Network((Input("in", (4, 7, 6)), conv))
+    design = random_design(network, kernel)
+    images = random_images(network, 3, 0)
+    np.testing.assert_array_equal(run(design, images), naive(design, images))
+
+
+def test_trace_is_what_layers_read_and_give() -> None:
+    network = mobile_network(0)
+    design = random_design(network, 0)
+    trace = integer_trace(design, random_images(network, 10, 0))
+    for layer in network.layers[1:]:
+        act = design.numbers[layer.name].act
+        assert act is not None
+        for source, read in zip(layer.inputs, trace.reads[layer.name], strict=True):
+            if source in trace.outputs:
+                values = trace.outputs[source].values()
+                np.testing.assert_array_equal(read * act.step, rounded(values, act))
+
+
+def test_a_float_layer_is_refused_by_name() -> None:
+    network = mlp_network(0)
+    design = random_design(network, 0)
+    numbers = {**design.numbers, "fc2": dataclasses.replace(design.numbers["fc2"], act=None)}
+    with pytest.raises(NasError, match="fc2"):
+        run(Design(network, numbers), random_images(network, 1, 0))
+
+
+def test_a_mean_that_is_no_shift_is_refused() -> None:
+    network = Network((Input("in", (2, 3, 4)), Mean("mean", ("in",), (2, 3, 4), Precision(8, 8))))
+    with pytest.raises(NasError, match="mean"):
+        run(Design(network, {"mean": LayerNumbers(FixedPoint(False, 8, 8))}), np.zeros((1, 2, 3, 4)))
+
+
+def test_an_accumulator_beyond_int64_is_refused() -> None:
+    linear = Linear("wide", ("in",), (4,), (1,), precision=Precision(16, 16))
+    weight = np.full((1, 4), 2.0**50)
+    numbers = LayerNumbers(FixedPoint(False, 16, 0), weight, np.zeros(1), np.zeros(1, np.int64))
+    design = Design(Network((Input("in", (4,)), linear)), {"wide": numbers})
+    with pytest.raises(NasError, match=r"wide.*2\^62"):
+        run(design, np.zeros((1, 4)))
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    network = mlp_network(0)
+    with pytest.raises(NasError, match="64"):
+        run(random_design(network, 0), np.zeros((2, 63)))

@@ -1,0 +1,111 @@
+"""The analytic model against da4ml, and the laws it has to keep."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from calibration import errors, measured, random_layers, shapes
+
+from hw_models.unrolled import DSP_BITS, RESOURCES, fill_cycles, layer_cost
+from nas.errors import NasError
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Precision, nonzeros
+
+QUANTIZED = Precision(4, 4)
+
+
+def with_precision(layer: Layer, weight: int, act: int) -> Layer:
+    return dataclasses.replace(layer, precision=Precision(weight, act))  # type: ignore[call-arg]
+
+
+def others() -> list[Layer]:
+    return [
+        Add("add", ("a", "b"), (8, 4, 4), QUANTIZED),
+        Mean("mean", ("a",), (8, 4, 4), QUANTIZED),
+        Conv2d("wide", ("a",), (4, 8, 300), (4, 8, 300), 3),
+    ]
+
+
+def test_luts_agree_with_da4ml_on_fresh_layers() -> None:
+    layers = list(random_layers(0.08, seed=12345))
+    assert len(layers) > 40
+    truth = np.array([measured(layer, 1000 + seed)["lut"] for seed, layer in enumerate(layers)])
+    error = errors(layers, truth)
+    assert np.median(error) < 0.10
+    assert np.quantile(error, 0.9) < 0.30
+    order = np.argsort([layer_cost(layer)["lut"] for layer in layers])
+    ranks = np.empty(len(layers))
+    ranks[order] = np.arange(len(layers))
+    assert np.corrcoef(ranks, np.argsort(np.argsort(truth)))[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("layer", [*shapes(), *others()], ids=lambda layer: f"{type(layer).__name__}{layer.in_shape}")
+def test_fewer_bits_never_cost_more(layer: Layer) -> None:
+    bits = range(2, 17)
+    lut = np.array([[layer_cost(with_precision(layer, w, a))["lut"] for a in bits] for w in bits])
+    dsp = np.array([[layer_cost(with_precision(layer, w, a))["dsp"] for a in bits] for w in bits])
+    for table in (lut, dsp):
+        assert (np.diff(table, axis=0) >= 0).all()
+        assert (np.diff(table, axis=1) >= 0).all()
+    assert lut[-1, -1] > lut[0, 0]
+
+
+@pytest.mark.parametrize("layer", shapes(), ids=lambda layer: f"{type(layer).__name__}{layer.in_shape}")
+@pytest.mark.parametrize("precision", [Precision(2, 3), Precision(8, 8), Precision(12, 12)])
+def test_fewer_weights_cost_less(layer: Layer, precision: Precision) -> None:
+    costs = [
+        layer_cost(dataclasses.replace(layer, precision=precision, sparsity=sparsity))  # type: ignore[call-arg]
+        for sparsity in (0.0, 0.25, 0.5, 0.75, 0.9)
+    ]
+    for one, sparser in itertools.pairwise(costs):
+        assert sparser["lut"] < one["lut"]
+        assert all(sparser[name] <= one[name] for name in (*RESOURCES, "cycles"))
+
+
+def test_small_multipliers_take_no_dsp_and_large_ones_one_per_weight() -> None:
+    layer = Linear("fc", ("in",), (20,), (10,), sparsity=0.5)
+    assert layer_cost(with_precision(layer, 8, 8))["dsp"] == 0
+    assert layer_cost(with_precision(layer, DSP_BITS, 4))["dsp"] == 0
+    assert layer_cost(with_precision(layer, DSP_BITS, DSP_BITS))["dsp"] == nonzeros(layer) == 100
+
+
+def test_the_input_costs_its_positions_and_nothing_else() -> None:
+    assert layer_cost(Input("in", (3, 8, 6))) == {"lut": 0, "ff": 0, "dsp": 0, "bram": 0, "cycles": 48}
+    assert layer_cost(Input("in", (64,)))["cycles"] == 1
+
+
+def test_line_buffers() -> None:
+    def cost(width: int, kernel: int) -> dict[str, float]:
+        shape = (4, 8, width)
+        return layer_cost(Conv2d("c", ("in",), shape, shape, kernel, 1, 4, precision=QUANTIZED))
+
+    assert cost(32, 3)["bram"] == 0
+    assert cost(33, 3)["lut"] - cost(32, 3)["lut"] == 2 * 16  # one more shift register per bit of two rows
+    assert cost(512, 3)["bram"] == 2
+    assert cost(513, 3)["bram"] == 4
+    assert cost(512, 1)["bram"] == 0
+    assert fill_cycles(Conv2d("c", ("in",), (4, 8, 8), (4, 8, 8), 5)) == 2 * 9
+
+
+@pytest.mark.parametrize("layer", [*shapes(), *others()[:2]], ids=lambda layer: type(layer).__name__)
+def test_float_layers_are_refused_by_name(layer: Layer) -> None:
+    with pytest.raises(NasError, match=f"{layer.name}.*act_bits"):
+        layer_cost(with_precision(layer, 4, 32))
+    if isinstance(layer, Conv2d | Linear):
+        with pytest.raises(NasError, match=f"{layer.name}.*weight_bits"):
+            layer_cost(with_precision(layer, 32, 4))
+
+
+def test_an_unknown_operation_is_refused() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Softmax:
+        name: str = "softmax"
+
+    with pytest.raises(NasError, match="softmax"):
+        layer_cost(Softmax())  # type: ignore[arg-type]
