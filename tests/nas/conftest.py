@@ -102,3 +102,13 @@ def limited() -> Callable[[Problem, str, float], Constraint]:
         return Constraint(metric, float(np.quantile(values[:, problem.metrics.index(metric)], share)))
 
     return make
+
+
+@pytest.fixture
+def coupled() -> Callable[[Problem, np.random.Generator, bool], AdditiveCost]:
+    """A cost of fifty random tables over a bare problem's genes."""
+
+    def make(problem: Problem, rng: np.random.Generator, integer: bool) -> AdditiveCost:
+        return random_cost(BareSpace(problem.space.genes), rng, 50, integer)
+
+    return make

@@ -61,6 +61,7 @@ def test_crowding_distance_by_hand() -> None:
     points = np.array([[0.0, 10.0], [1.0, 6.0], [4.0, 1.0], [10.0, 0.0]])
     expected = [np.inf, 4 / 10 + 9 / 10, 9 / 10 + 6 / 10, np.inf]
     assert crowding_distance(points) == pytest.approx(expected)
+    assert crowding_distance(points[:, :1]) == pytest.approx([np.inf, 4 / 10, 9 / 10, np.inf])
 
 
 def test_crowding_distance_ignores_a_constant_column() -> None:

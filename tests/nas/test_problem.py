@@ -122,11 +122,12 @@ def test_absorbing_keeps_finders_and_moves_proofs(make_problem: MakeProblem) -> 
     first, second = Archive(problem), Archive(problem)
     drawn = np.unique(sample(problem, 50, np.random.default_rng(0)), axis=0)
     first.add(drawn[:6], "a")
-    second.add(drawn[3:9], "b")
+    second.add(drawn[3:7], "b")
+    second.add(drawn[3:9], "c")
     second.proofs.append(Proof("error", (), "optimal", 0.3, 0.2, 5))
     first.absorb(second)
     assert np.array_equal(first.genotypes, drawn[:9])
-    assert first.found_by == ["a"] * 6 + ["b"] * 3
+    assert first.found_by == ["a"] * 6 + ["b"] + ["c"] * 2
     assert first.proofs[0].member == 8
     assert first.proofs[0].gap == pytest.approx(0.1)
 
