@@ -38,6 +38,8 @@ def _complain(text: str) -> None:
     Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
+RUNS = Path("runs")
+
 app = typer.Typer(
     name="nas",
     cls=Commands,
@@ -48,6 +50,7 @@ app = typer.Typer(
 )
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file that describes the run.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/digits.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -99,6 +102,87 @@ def devices(as_json: AsJson = False) -> None:
         bits = (_widths(device.weight_bits), _widths(device.act_bits))
         table.add_row(device.name, device.title, *bits, ", ".join(device.objectives))
     Console().print(table)
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    runs: Annotated[Path, typer.Option(help="Folder of runs; the run gets the folder of its name there.")] = RUNS,
+) -> None:
+    """Run a config to its end: fronts of measured networks, a report, and files to deploy.
+
+    An interrupted run resumes where it stopped, and after a change of the config only what depends on it runs again.
+    """
+    from experiments.pipeline import open_run
+    from experiments.pipeline import run as run_all
+
+    folder = run_all(_load(config), runs, lambda text: Console(stderr=True).print(text, highlight=False)).path
+    opened, console = open_run(folder), Console()
+    for device in opened.plan.devices:
+        _print_front(opened.members(device.target.name), device.target.objectives, console)
+    console.print(f"report: {folder / 'report' / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def status(run: RunPath, as_json: AsJson = False) -> None:
+    """Show which stages of a run are done, partial or absent, and what they found."""
+    from experiments.pipeline import open_run
+
+    opened = open_run(run)
+    folder, states = opened.context.run, opened.states()
+    summaries = {s.name: folder.summary(s) for s in opened.plan.all if states[s.name] == "done"}
+    if as_json:
+        stages = {name: {"state": state, **summaries.get(name, {})} for name, state in states.items()}
+        devices = [device.target.name for device in opened.plan.devices]
+        typer.echo(json.dumps({"run": opened.context.config.name, "devices": devices, "stages": stages}, indent=2))
+        return
+    table = Table("stage", "state", "figures")
+    for name, state in states.items():
+        figures = {k: v for k, v in summaries.get(name, {}).items() if isinstance(v, int | float | str)}
+        table.add_row(name, state, ", ".join(f"{k} {_short(v)}" for k, v in figures.items()))
+    Console().print(table)
+
+
+@app.command()
+def front(
+    run: RunPath,
+    device: Annotated[str, typer.Option(help="A device of the run; `nas status RUN` names them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print a device's front: each network's predicted and measured metrics. Errors are those of the test split."""
+    from experiments.pipeline import open_run
+
+    opened = open_run(run)
+    members = opened.members(device)
+    if as_json:
+        typer.echo(json.dumps([member for member in members if member["on_front"]], indent=2))
+        return
+    _print_front(members, opened.plan.device(device).target.objectives, Console())
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write the report of a finished run again and print where it is."""
+    from experiments.pipeline import open_run
+    from experiments.report.page import write_report
+
+    opened = open_run(run)
+    write_report(opened.context, opened.plan)
+    typer.echo(opened.context.run.path / "report" / "index.html")
+
+
+def _print_front(members: list[dict[str, Any]], objectives: tuple[str, ...], console: Console) -> None:
+    shown = [member for member in members if member["on_front"]]
+    table = Table("network", "bits and zeros", *objectives, title=f"{members[0]['device']}: predicted -> measured")
+    for member in sorted(shown, key=lambda member: member["measured"]["error"]):
+        pairs = (f"{_short(member['predicted'][m])} -> {_short(member['measured'][m])}" for m in objectives)
+        winner = " (winner)" if member["winner"] else ""
+        table.add_row(member["id"] + winner, member["role"], *pairs)
+    console.print(table)
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _load(path: Path) -> Config:

@@ -85,11 +85,12 @@ Fraction = Annotated[float, BeforeValidator(partial(quantity, dimension=FRACTION
 
 
 class Data(Section):
-    """A data set, and the shares of it that do not train."""
+    """A data set, the shares of it that do not train, and how many pixels augmentation shifts an image."""
 
     name: Literal["digits"]
     validation: Fraction = 0.25
     test: Fraction = 0.2
+    shift: NonNegativeInt = 1
 
     @model_validator(mode="after")
     def _leave_training_data(self) -> Self:
@@ -110,13 +111,19 @@ class Epochs(Section):
 
 
 class SupernetSettings(Section):
-    """How the supernet is trained; `distillation` weighs the loss against the full network's soft targets."""
+    """How the supernet is trained.
+
+    `distillation` weighs the loss against the full network's soft targets; `calibration` images of the training
+    split give a subnet its BatchNorm statistics and activation formats.
+    """
 
     epochs: Epochs
     batch: PositiveInt = 64
     learning_rate: PositiveFloat = 3e-3
     weight_decay: NonNegativeFloat = 1e-4
-    distillation: NonNegativeFloat = 0.5
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.5
+    subnets_per_step: PositiveInt = 1
+    calibration: PositiveInt = 512
 
 
 class AccuracySettings(Section):
@@ -150,7 +157,7 @@ class SearchSettings(Section):
 class FinalizeSettings(Section):
     """How many members of a front are fine-tuned and measured, and how many 8-bit dense ones for comparison."""
 
-    members: PositiveInt
+    members: Annotated[int, Field(ge=4)]
     baseline: NonNegativeInt = 0
     epochs: PositiveInt
     learning_rate: PositiveFloat = 1e-3

@@ -93,3 +93,16 @@ class Lines:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
+
+
+def percent(advance: Advance) -> Callable[[int, int], None]:
+    """For jobs that report (done, total): a callback that moves a bar of 100 steps."""
+    shown = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        now = 100 * done // max(total, 1)
+        advance(now - shown)
+        shown = now
+
+    return report

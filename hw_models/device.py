@@ -26,7 +26,7 @@ METRICS: Mapping[Family, tuple[str, ...]] = {
 _COMMON_KEYS = ("family", "title", "weight_bits", "act_bits", "objectives")
 _FAMILY_KEYS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("threads",),
-    "unrolled-fpga": ("clock_hz", "resources"),
+    "unrolled-fpga": ("part", "clock_hz", "resources"),
 }
 _RESOURCE_KEYS = ("lut", "ff", "dsp", "bram")
 
@@ -52,6 +52,7 @@ class Device:
         weight_bits: Weight widths it supports; 32 stands for float.
         act_bits: Activation widths it supports; 32 stands for float.
         objectives: Metrics a search minimises unless the config names others.
+        part: FPGA part, as vendor tools name it.
         clock_hz: FPGA clock.
         resources: What an FPGA has.
         threads: CPU threads a model runs on.
@@ -63,6 +64,7 @@ class Device:
     weight_bits: tuple[int, ...]
     act_bits: tuple[int, ...]
     objectives: tuple[str, ...]
+    part: str | None = None
     clock_hz: float | None = None
     resources: Resources | None = None
     threads: int | None = None
@@ -107,7 +109,8 @@ def parse_device(name: str, text: str) -> Device:
         case "unrolled-fpga":
             parts = field.inner("resources", _RESOURCE_KEYS)
             have = Resources(*(int(parts.number(key, whole=True, least=0)) for key in _RESOURCE_KEYS))
-            return Device(*common, clock_hz=field.number("clock_hz", whole=False, least=1), resources=have)
+            clock_hz = field.number("clock_hz", whole=False, least=1)
+            return Device(*common, part=field.text("part"), clock_hz=clock_hz, resources=have)
 
 
 @dataclass(frozen=True)

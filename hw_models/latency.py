@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from hw_models.device import Device
@@ -35,14 +36,29 @@ def measured_latencies(
     Raises:
         NasError: The device runs another family, or the machine was too unsteady to measure on.
     """
+    floats = {network.key: network for network in (network.as_float() for network in networks)}
+    models = {key: partial(_model, network, seed) for key, network in floats.items()}
+    return measured_models(models, device, store_path, seed, progress)
+
+
+def measured_models(
+    models: Mapping[str, Callable[[], bytes]],
+    device: Device,
+    store_path: Path,
+    seed: int,
+    progress: Progress = silent,
+) -> tuple[dict[str, float], tuple[Campaign, ...]]:
+    """Latency in seconds of each model, by its key, as `measured_latencies`; a stored model is not even built."""
     if device.threads is None:
         raise NasError(f"device {device.name}: latency is measured on the onnxruntime family only, not {device.family}")
     store, method = MeasurementStore(store_path), fingerprint(device.threads)
-    wanted = {network.key: network for network in (network.as_float() for network in networks)}
-    stored = store.lookup(wanted, method)
-    missing = {key: to_onnx(random_design(wanted[key], seed)) for key in wanted if key not in stored}
+    stored = store.lookup(models, method)
+    missing = {key: build() for key, build in models.items() if key not in stored}
     if missing:
         store.append(measure(missing, seed=seed, threads=device.threads, progress=progress))
-    campaigns = tuple(c for c in store.campaigns(method) if not wanted.keys().isdisjoint(c.latency_s))
-    latency = store.lookup(wanted, method)
-    return {key: latency[key] for key in wanted}, campaigns
+    campaigns = tuple(c for c in store.campaigns(method) if not models.keys().isdisjoint(c.latency_s))
+    return store.lookup(models, method), campaigns
+
+
+def _model(network: Network, seed: int) -> bytes:
+    return to_onnx(random_design(network, seed))

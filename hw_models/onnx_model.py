@@ -9,6 +9,7 @@ The batch dimension is free, so that one file serves single inputs and batches: 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nas.design import Design
 from nas.errors import NasError
-from nas.network import FLOAT_BITS, Activation, Add, Conv2d, Input, Layer, Linear, Mean, Shape, Weighted
+from nas.network import FLOAT_BITS, Activation, Add, Conv2d, Input, Layer, Linear, Mean, Shape, Weighted, weight_count
 
 OPSET = 25
 """The first opset whose DequantizeLinear reads INT2."""
@@ -56,10 +57,20 @@ def to_onnx(design: Design) -> bytes:
 def stored_weight_bytes(model: bytes) -> int:
     """Bytes that weights, their scales and the biases really take in the file.
 
-    Against the sum of `nas.network.weight_bytes` it is larger by 4 bytes a channel of each quantized layer (the
-    scale), by the padding to whole bytes, and for widths other than 2, 4, 8 and 16 by the wider type.
+    Equal to the sum of `layer_bytes`. Against `nas.network.weight_bytes` it is larger by 4 bytes a channel of each
+    quantized layer (the scale), by the padding to whole bytes, and for widths other than 2, 4, 8 and 16 by the wider
+    type.
     """
     return sum(len(tensor.raw_data) for tensor in onnx.load_from_string(model).graph.initializer)
+
+
+def layer_bytes(layer: Layer) -> float:
+    """Bytes of a layer's parameters in the file: weights in their storage type, float scales and biases."""
+    if not isinstance(layer, Weighted):
+        return 0.0
+    bits = layer.precision.weight_bits
+    floats = layer.out_shape[0] * (1 if bits == FLOAT_BITS else 2)
+    return math.ceil(weight_count(layer) * storage_bits(bits) / 8) + 4.0 * floats
 
 
 def storage_bits(weight_bits: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray, IntArray
 from nas.network import Network, Weighted
+
+_ARRAYS = ("weight", "bias", "weight_frac")
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,30 @@ def _exact(values: FloatArray, what: str) -> IntArray:
     if not np.array_equal(rounded, values):
         raise NasError(f"{what}: values are off their grid by up to {np.abs(values - rounded).max():.3g} steps")
     return rounded.astype(np.int64)
+
+
+def save_design(design: Design, path: Path) -> None:
+    """Write the numbers as plain arrays; the network itself is known by its genotype."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, numbers in design.numbers.items():
+        if numbers.act is not None:
+            arrays[f"{name}/act"] = np.array([numbers.act.signed, numbers.act.bits, numbers.act.frac_bits])
+        for key in _ARRAYS:
+            value = getattr(numbers, key)
+            if value is not None:
+                arrays[f"{name}/{key}"] = value
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_design(network: Network, path: Path) -> Design:
+    """Read a saved design of `network`, bit for bit."""
+    with np.load(path) as arrays:
+        return Design(network, {layer.name: _numbers(layer.name, arrays) for layer in network.layers[1:]})
+
+
+def _numbers(name: str, arrays: Mapping[str, np.ndarray]) -> LayerNumbers:
+    act = arrays.get(f"{name}/act")
+    fmt = None if act is None else FixedPoint(bool(act[0]), int(act[1]), int(act[2]))
+    weight, bias, weight_frac = (arrays.get(f"{name}/{key}") for key in _ARRAYS)
+    return LayerNumbers(fmt, weight, bias, weight_frac)

@@ -128,3 +128,9 @@ def tilted_population(space: SearchSpace, size: int, rng: np.random.Generator, k
         if kind in kinds:
             population[:, columns] = drawn
     return canonical(space, population)
+
+
+def distinct(population: IntArray) -> IntArray:
+    """The rows of a population without repetitions, in the order of their first occurrence."""
+    _, first = np.unique(population, axis=0, return_index=True)
+    return population[np.sort(first)]

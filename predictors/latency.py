@@ -70,7 +70,7 @@ def fit(networks: Sequence[Network], latencies: FloatArray) -> LatencyPredictor:
     fitted, _ = nnls(features / scale / latencies[:, None], np.ones(len(latencies)))
     weights: FloatArray = fitted / scale
     residual = features @ weights / latencies - 1
-    freedom = max(1, len(latencies) - np.count_nonzero(weights))
+    freedom = max(1, len(latencies) - int(np.count_nonzero(weights)))
     costs = {k: tuple(weights[1 + _TERMS * i : 1 + _TERMS * (i + 1)].tolist()) for i, k in enumerate(kinds)}
     return LatencyPredictor(float(weights[0]), costs, math.sqrt(float(residual @ residual) / freedom))
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from nas.design import Design
+from nas.genotype import FloatArray
 from supernet.data import Split, batches, shift_images
-from supernet.subnet import Subnet
+from supernet.subnet import Subnet, from_design
 from supernet.train import distilled_loss, set_cosine_rate
 
 
@@ -30,12 +32,10 @@ def error(subnet: Subnet, data: Split) -> float:
 
 
 @torch.no_grad()
-def logits(subnet: Subnet, data: Split) -> np.ndarray:
-    """Logits in float64, shape (n, classes): exact for a quantized subnet, whose sums fit a float64."""
-    dtype = next(subnet.parameters()).dtype
-    values: np.ndarray = subnet.double()(data.images.double()).numpy()
-    subnet.to(dtype)
-    return values
+def design_logits(design: Design, images: FloatArray) -> FloatArray:
+    """Logits of a design, computed by torch in float64, shape (n, classes); exact for a quantized one."""
+    logits: FloatArray = from_design(design)(torch.from_numpy(images)).numpy()
+    return logits
 
 
 def fine_tune(subnet: Subnet, teacher: Subnet, data: Split, tuning: FineTuning, seed: int) -> None:

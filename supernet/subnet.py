@@ -94,3 +94,17 @@ class _FoldedLayer(nn.Module):
 
 def _key(layer: Layer) -> str:
     return layer.name.replace(".", "/")
+
+
+def from_design(design: Design) -> Subnet:
+    """The module that computes a design; `from_design(subnet.design())` gives the subnet's outputs."""
+    states = {name: _state(numbers) for name, numbers in design.numbers.items()}
+    return Subnet(design.network, states).double()
+
+
+def _state(numbers: LayerNumbers) -> LayerState:
+    weight, bias, frac = (
+        None if value is None else torch.from_numpy(value)
+        for value in (numbers.weight, numbers.bias, numbers.weight_frac)
+    )
+    return LayerState(numbers.act, weight, bias, frac)

@@ -95,7 +95,7 @@ class ProgressiveShrinking:
             NasError: The loss is no longer finite.
         """
         if checkpoint.exists():
-            self._restore(torch.load(checkpoint, weights_only=True))
+            self.restore(checkpoint)
         for phase, epoch in self.plan[self.done :]:
             if epoch == 0:
                 self._enter(phase)
@@ -109,6 +109,14 @@ class ProgressiveShrinking:
             save_atomically(self._state(), checkpoint)
             report(Epoch(phase, epoch, loss))
         return self.supernet
+
+    def specialise(self, network: Network) -> Subnet:
+        """Extract a subnet, calibrated on the first training images."""
+        return self.supernet.specialise(network, self.data.images[: self.training.calibration])
+
+    def full_subnet(self) -> Subnet:
+        """The full network: as it was before shrinking, or as it is while no teacher is appointed."""
+        return self.teacher or self.specialise(self.full)
 
     def _enter(self, phase: str) -> None:
         self.optimizer = self._fresh_optimizer()
@@ -155,7 +163,7 @@ class ProgressiveShrinking:
     def _appoint_teacher(self, weights: dict[str, Tensor]) -> None:
         current = {key: value.clone() for key, value in self.supernet.state_dict().items()}
         self.supernet.load_state_dict(weights)
-        self.teacher = self.supernet.specialise(self.full, self.data.images[: self.training.calibration])
+        self.teacher = self.specialise(self.full)
         self.teacher.requires_grad_(False)
         self.teacher_weights = weights
         self.supernet.load_state_dict(current)
@@ -168,12 +176,19 @@ class ProgressiveShrinking:
             "teacher": self.teacher_weights,
         }
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def restore(self, checkpoint: Path) -> None:
+        """Go back to where `checkpoint` was written."""
+        state = torch.load(checkpoint, weights_only=True)
         self.done = state["done"]
         self.supernet.load_state_dict(state["supernet"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["teacher"] is not None:
             self._appoint_teacher(state["teacher"])
+
+
+def one_thread() -> None:
+    """Run torch on one thread in this process: sums come out the same on any number of cores."""
+    torch.set_num_threads(1)
 
 
 def distilled_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, weight: float) -> Tensor:

@@ -1,0 +1,120 @@
+"""A device's search problem: predictors and cost models put behind the callables that the search sees."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from experiments.context import Context
+from experiments.stages.fit import ACCURACY, LATENCY
+from experiments.targets import Target
+from hw_models import unrolled
+from hw_models.device import METRICS, Device, load_device
+from hw_models.onnx_model import layer_bytes
+from nas.genotype import FloatArray, Gene, IntArray
+from nas.network import Input, Layer, Weighted, weight_bytes
+from nas.problem import Constraint, Problem
+from nas.tables import AdditiveCost, additive
+from predictors import accuracy, latency
+
+RESOURCES = ("lut", "ff", "dsp", "bram")
+
+
+def problem(context: Context, target: Target, fit_folder: Path, measure_folder: Path | None) -> Problem:
+    """The problem of one device: errors predicted, costs summed over layers, what the device holds as constraints.
+
+    Args:
+        context: Config and space.
+        target: The device, its objectives and limits.
+        fit_folder: Where the accuracy predictor is.
+        measure_folder: Where the device's latency predictor is, for a device that is measured.
+    """
+    device = load_device(target.name)
+    predictor = accuracy.load(context.space, fit_folder / ACCURACY)
+    costs = _costs(context, device, measure_folder)
+    metrics = METRICS[device.family]
+
+    def evaluate(population: IntArray) -> FloatArray:
+        values = {"error": predictor.predict(population).mean, **{n: cost(population) for n, cost in costs.items()}}
+        return np.stack([values[name] for name in metrics], axis=1)
+
+    return Problem(
+        context.space, metrics, evaluate, target.objectives, limits(target, device), _allowed(context, device), costs
+    )
+
+
+def limits(target: Target, device: Device) -> tuple[Constraint, ...]:
+    """The config's constraints, and what the device holds where the config asks for no less."""
+    wanted = dict(target.constraints)
+    if device.resources is not None:
+        for name in RESOURCES:
+            wanted[name] = min(wanted.get(name, math.inf), float(getattr(device.resources, name)))
+    return tuple(Constraint(metric, limit) for metric, limit in wanted.items())
+
+
+def dense_8bit(problem: Problem) -> Problem | None:
+    """The same problem without pruning and with 8 bits everywhere, float activations where the device has no others.
+
+    None where the space has no such networks.
+    """
+    allowed = tuple(
+        _dense_8bit(gene, indices) for gene, indices in zip(problem.space.genes, problem.allowed, strict=True)
+    )
+    if not all(allowed):
+        return None
+    return Problem(
+        problem.space, problem.metrics, problem.evaluate, problem.objectives, problem.constraints, allowed,
+        problem.additive,
+    )  # fmt: skip
+
+
+def _dense_8bit(gene: Gene, indices: tuple[int, ...]) -> tuple[int, ...]:
+    match gene.kind:
+        case "sparsity":
+            return tuple(i for i in indices if gene.choices[i] == 0)
+        case "weight_bits":
+            return tuple(i for i in indices if gene.choices[i] == 8)
+        case "act_bits":
+            return tuple(i for i in indices if gene.choices[i] == 8) or indices[-1:]
+        case _:
+            return indices
+
+
+def _allowed(context: Context, device: Device) -> tuple[tuple[int, ...], ...]:
+    supported = {"weight_bits": device.weight_bits, "act_bits": device.act_bits}
+    return tuple(
+        tuple(i for i, choice in enumerate(gene.choices) if choice in supported.get(gene.kind, gene.choices))
+        for gene in context.space.genes
+    )
+
+
+def _costs(context: Context, device: Device, measure_folder: Path | None) -> Mapping[str, AdditiveCost]:
+    def table(price: Callable[[Layer], float], constant: float = 0.0) -> AdditiveCost:
+        return additive(context.space, context.tables, price, constant)
+
+    match device.family:
+        case "onnxruntime":
+            assert measure_folder is not None
+            predictor = latency.load(measure_folder / LATENCY)
+            latencies = table(predictor.layer_latency, predictor.constant)
+            return {"latency_s": latencies, "weight_bytes": table(layer_bytes)}
+        case "unrolled-fpga":
+            assert device.clock_hz is not None
+            clock_hz, priced = device.clock_hz, functools.cache(functools.partial(_unrolled, device))
+            costs = {name: table(lambda layer, name=name: priced(layer)[name]) for name in RESOURCES}  # type: ignore[misc]
+            cycles = table(lambda layer: priced(layer)["cycles"] / clock_hz)
+            return {**costs, "latency_s": cycles, "weight_bytes": table(weight_bytes)}
+
+
+def _unrolled(device: Device, layer: Layer) -> Mapping[str, float]:
+    """The layer's cost; a form whose widths the device lacks costs NaN, which no archive takes in."""
+    if isinstance(layer, Input) or (
+        layer.precision.act_bits in device.act_bits
+        and (not isinstance(layer, Weighted) or layer.precision.weight_bits in device.weight_bits)
+    ):
+        return unrolled.layer_cost(layer)
+    return dict.fromkeys((*RESOURCES, "cycles"), math.nan)

@@ -1,0 +1,92 @@
+"""Stage `export`: files to deploy, each checked against the network it was made from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.context import Context
+from experiments.progress import progress
+from experiments.rundir import atomic_write
+from experiments.stages.finalize import load_members, member_design
+from fpga import hls
+from hw_models.device import Device, load_device
+from hw_models.onnx_model import to_onnx
+from hw_models.onnx_runtime import predict
+from nas.design import Design
+from nas.errors import NasError
+from nas.genotype import FloatArray
+from supernet.evaluate import design_logits
+
+CHECKS = "checks.json"
+TOLERANCE = 1e-4
+"""Largest difference of an ONNX model's logits from torch's, relative to the largest logit."""
+
+
+def export(context: Context, device_name: str, finalize_folder: Path, folder: Path) -> dict[str, Any]:
+    """Write the front of a measured device as ONNX, and the winner of an FPGA as an hls4ml project.
+
+    Raises:
+        NasError: A file does not compute what its network does; it is not kept.
+    """
+    device, members = load_device(device_name), load_members(finalize_folder)
+    match device.family:
+        case "onnxruntime":
+            chosen = [member for member in members if member["on_front"]]
+        case "unrolled-fpga":
+            chosen = [member for member in members if member["winner"]]
+    checks = {}
+    with progress(f"export for {device_name}", len(chosen)) as advance:
+        for member in chosen:
+            home = finalize_folder / member["id"].rsplit("-", 1)[1]
+            design = member_design(context, home, member)
+            checks[member["id"]] = _write(context, device, design, folder / member["id"])
+            advance()
+    atomic_write(folder / CHECKS, json.dumps(checks, indent=1))
+    return {"files": sorted(checks), "checks": checks}
+
+
+def _write(context: Context, device: Device, design: Design, path: Path) -> dict[str, Any]:
+    match device.family:
+        case "onnxruntime":
+            return _write_onnx(context, design, path.with_name(f"{path.name}.onnx"))
+        case "unrolled-fpga":
+            return _write_hls(context, device, design, path)
+
+
+def _write_onnx(context: Context, design: Design, path: Path) -> dict[str, Any]:
+    images, model = _test_images(context, design), to_onnx(design)
+    expected = design_logits(design, images)
+    logits = predict(model, images)
+    difference = float(np.abs(logits - expected).max())
+    if difference > TOLERANCE * np.abs(expected).max():
+        raise NasError(
+            f"{path.name}: the ONNX model's logits differ from torch's by {difference:.3g}, "
+            f"more than {TOLERANCE:g} of the largest; it was not exported"
+        )
+    atomic_write(path, model)
+    return {"kind": "onnx", "images": len(images), "max_abs_difference": difference}
+
+
+def _write_hls(context: Context, device: Device, design: Design, path: Path) -> dict[str, Any]:
+    assert device.clock_hz is not None
+    assert device.part is not None
+    project = hls.emit(design, path, device.part, device.clock_hz)
+    verification = hls.compare(design, project, _test_images(context, design))
+    if verification.mismatches:
+        shutil.rmtree(project)
+        raise NasError(
+            f"{path.name}: the C simulation differs from the integer reference on {verification.mismatches} of "
+            f"{verification.samples} images, first in layer {verification.first_differing_layer}; it was not exported"
+        )
+    return {"kind": "hls4ml", **asdict(verification)}
+
+
+def _test_images(context: Context, design: Design) -> FloatArray:
+    images: FloatArray = context.data.test.images.double().numpy().reshape(-1, *design.network.input.out_shape)
+    return images

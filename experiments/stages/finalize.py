@@ -1,0 +1,170 @@
+"""Stage `finalize`: extract the finalists, fine-tune them, and measure what was only predicted.
+
+Here the test split is read for the first time, and nothing is decided by it: the schedule of fine-tuning is fixed, and
+the front and the winner are chosen by errors on the validation split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.context import Context
+from experiments.problems import limits
+from experiments.progress import percent, progress
+from experiments.rundir import atomic_write
+from experiments.stages.search import load_finalists
+from experiments.targets import Target
+from experiments.workers import parallel
+from fpga import reference
+from fpga.adders import adder_graph_cost
+from hw_models.device import Device, load_device
+from hw_models.latency import measured_models
+from hw_models.onnx_model import stored_weight_bytes, to_onnx
+from hw_models.onnx_runtime import predict
+from nas.design import Design, load_design, save_design
+from nas.errors import NasError
+from nas.network import weight_bytes
+from nas.pareto import non_dominated
+from supernet.data import Split
+from supernet.evaluate import error, fine_tune
+
+MEMBERS = "members.json"
+ERRORS = "errors.json"
+DESIGN = "design.npz"
+
+
+@dataclass(frozen=True)
+class _Task:
+    home: Path
+    genotype: tuple[int, ...]
+    index: int
+
+
+def finalize(context: Context, target: Target, train_folder: Path, search_folder: Path, folder: Path) -> dict[str, Any]:
+    """Finalize the finalists of one device, those that an interrupted run finished left as they are."""
+    finalists, device = load_finalists(search_folder), load_device(target.name)
+    homes = [folder / f"{index:02d}" for index in range(len(finalists))]
+    missing = [index for index, home in enumerate(homes) if not (home / ERRORS).exists()]
+    tasks = [_Task(homes[index], tuple(finalists[index]["genotype"]), index) for index in missing]
+    with progress(f"fine-tune for {target.name}", len(homes), len(homes) - len(missing)) as advance:
+        for _ in parallel(partial(_finalize_one, context, device, train_folder), tasks):
+            advance()
+    designs = [member_design(context, home, finalist) for home, finalist in zip(homes, finalists, strict=True)]
+    members = [
+        _member(target, index, finalist, json.loads((home / ERRORS).read_text()), cost)
+        for index, (home, finalist, cost) in enumerate(
+            zip(homes, finalists, _measured(context, device, designs), strict=True)
+        )
+    ]
+    _mark_front(members, target, device)
+    if not any(member["on_front"] for member in members):
+        least = {n: min(m["measured"][n] for m in members) for n in members[0]["measured"]}
+        raise NasError(
+            f"device {target.name}: no finalist satisfies the constraints as measured; least measured values are "
+            f"{', '.join(f'{name} {value:g}' for name, value in least.items())}. Loosen the constraints"
+        )
+    atomic_write(folder / MEMBERS, json.dumps(members, indent=1))
+    front = [member for member in members if member["on_front"]]
+    return {
+        "front": len(front),
+        "best_error": min(member["measured"]["error"] for member in front),
+        "winner": next(member["id"] for member in front if member["winner"]),
+    }
+
+
+def member_design(context: Context, home: Path, member: dict[str, Any]) -> Design:
+    """The fine-tuned numbers of a finalist, from its folder."""
+    return load_design(context.space.lower(member["genotype"]), home / DESIGN)
+
+
+def load_members(folder: Path) -> list[dict[str, Any]]:
+    """All finalists of a finished stage: id, device, role, genotype, predicted, measured, on_front, winner."""
+    members: list[dict[str, Any]] = json.loads((folder / MEMBERS).read_text())
+    return members
+
+
+def _finalize_one(context: Context, device: Device, train_folder: Path, task: _Task) -> None:
+    training, data = context.trained(train_folder), context.data
+    network = context.space.lower(task.genotype)
+    subnet = training.specialise(network)
+    inherited = error(subnet, data.validation)
+    fine_tune(subnet, training.full_subnet(), data.train, context.fine_tuning(), context.config.seed + task.index)
+    design = subnet.design()
+    errors = {
+        "inherited_validation_error": inherited,
+        "validation_error": error(subnet, data.validation),
+        "error": _deployed_error(design, device, data.test),
+    }
+    task.home.mkdir(exist_ok=True)
+    save_design(design, task.home / DESIGN)
+    atomic_write(task.home / ERRORS, json.dumps(errors))
+
+
+def _deployed_error(design: Design, device: Device, data: Split) -> float:
+    """Share of wrong answers of what is deployed: the ONNX model in its engine, the FPGA's integer arithmetic."""
+    images = data.images.double().numpy().reshape(-1, *design.network.input.out_shape)
+    match device.family:
+        case "onnxruntime":
+            logits = predict(to_onnx(design), images).astype(np.float64)
+        case "unrolled-fpga":
+            logits = reference.run(design, images)
+    return float((logits.argmax(1) != data.labels.numpy()).mean())
+
+
+def _measured(context: Context, device: Device, designs: Sequence[Design]) -> list[dict[str, float]]:
+    """Costs of the finished designs: measured on a CPU, of the real weights' adder graphs on an FPGA."""
+    match device.family:
+        case "onnxruntime":
+            models = {design.network.key: to_onnx(design) for design in designs}
+            builders = {key: partial(bytes, model) for key, model in models.items()}
+            store = context.measurements(device.name, "finalists")
+            with progress(f"measure {len(models)} finalists on {device.name}", 100) as advance:
+                latency, _ = measured_models(builders, device, store, context.config.seed, percent(advance))
+            return [
+                {
+                    "latency_s": latency[design.network.key],
+                    "weight_bytes": float(stored_weight_bytes(models[design.network.key])),
+                }
+                for design in designs
+            ]
+        case "unrolled-fpga":
+            assert device.clock_hz is not None
+            stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
+            totals = [adder_graph_cost(design, device.clock_hz).total() for design in designs]
+            return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
+
+
+def _member(
+    target: Target, index: int, finalist: dict[str, Any], errors: dict[str, float], cost: dict[str, float]
+) -> dict[str, Any]:
+    """A finalist's record; `measured.error` is on the test split, `validation_error` is what decisions use."""
+    return {
+        "id": f"{target.name}-{index:02d}",
+        "device": target.name,
+        **finalist,
+        "measured": {"error": errors.pop("error"), **cost},
+        **errors,
+    }
+
+
+def _mark_front(members: list[dict[str, Any]], target: Target, device: Device) -> None:
+    """Mark who is on the front by validation error and measured cost within the limits, and the winner of it.
+
+    The winner has the least validation error; of equals, the least of the next objective.
+    """
+    decided = [{**member["measured"], "error": member["validation_error"]} for member in members]
+    costs = np.array([[values[name] for name in target.objectives] for values in decided])
+    fits = np.array([all(values[c.metric] <= c.limit for c in limits(target, device)) for values in decided])
+    front = np.flatnonzero(fits)[non_dominated(costs[fits])].tolist()
+    others = [name for name in target.objectives if name != "error"]
+    ranked = sorted(front, key=lambda i: (decided[i]["error"], *(decided[i][name] for name in others)))
+    for index, member in enumerate(members):
+        member["on_front"] = index in front
+        member["winner"] = bool(ranked) and index == ranked[0]

@@ -1,0 +1,71 @@
+"""Stages `fit` and `measure`: predictors of error and of latency, each scored on samples it did not see."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.context import Context
+from experiments.progress import percent, progress
+from experiments.rundir import atomic_write
+from experiments.stages.sample import load_samples
+from hw_models.device import load_device
+from hw_models.latency import measured_latencies
+from nas.genotype import FloatArray, IntArray, distinct, tilted_population
+from nas.network import Network
+from predictors import accuracy, latency
+from predictors.prediction import Prediction, score
+
+ACCURACY = "accuracy.npz"
+LATENCY = "latency.json"
+HELD_OUT = "held_out.npz"
+
+
+def fit(context: Context, sample_folder: Path, folder: Path) -> dict[str, Any]:
+    """Fit the accuracy predictor to the sampled subnets; the score is that of a fit without the held-out ones."""
+    sampled, seed = load_samples(sample_folder), context.config.seed
+    known, held = _split(len(sampled.errors), context.config.predictors.accuracy.held_out, seed)
+    partial = accuracy.fit(context.space, sampled.genotypes[known], sampled.errors[known], seed)
+    summary = _score(folder, partial.predict(sampled.genotypes[held]), sampled.errors[held])
+    accuracy.fit(context.space, sampled.genotypes, sampled.errors, seed).save(folder / ACCURACY)
+    return summary
+
+
+def measure(context: Context, device_name: str, folder: Path) -> dict[str, Any]:
+    """Measure architectures of all sizes on a device and fit its latency predictor."""
+    device, settings = load_device(device_name), context.config.predictors.latency
+    networks = _architectures(context, settings.samples)
+    with progress(f"measure {len(networks)} networks on {device_name}", 100) as advance:
+        store = context.measurements(device_name, "architectures")
+        found, campaigns = measured_latencies(networks, device, store, context.config.seed, percent(advance))
+    latencies = np.array([found[network.key] for network in networks])
+    known, held = _split(len(networks), settings.held_out, context.config.seed)
+    partial = latency.fit([networks[i] for i in known], latencies[known])
+    summary = _score(folder, partial.predict([networks[i] for i in held]), latencies[held])
+    latency.fit(networks, latencies).save(folder / LATENCY)
+    atomic_write(
+        folder / "campaigns.json", json.dumps([{**asdict(c), "latency_s": dict(c.latency_s)} for c in campaigns])
+    )
+    return {**summary, "samples": len(networks), "measured": [campaign.date for campaign in campaigns]}
+
+
+def _architectures(context: Context, count: int) -> list[Network]:
+    rng = np.random.default_rng([context.config.seed, 2])
+    drawn = tilted_population(context.space, 4 * count, rng, {"kernel", "depth", "width"})
+    return [context.space.lower(genotype).as_float() for genotype in distinct(drawn)[:count].tolist()]
+
+
+def _split(count: int, held_out: float, seed: int) -> tuple[IntArray, IntArray]:
+    order = np.random.default_rng([seed, 3]).permutation(count)
+    held = max(3, round(count * held_out))
+    return order[held:], order[:held]
+
+
+def _score(folder: Path, prediction: Prediction, truth: FloatArray) -> dict[str, Any]:
+    with (folder / HELD_OUT).open("wb") as file:
+        np.savez(file, predicted=prediction.mean, std=prediction.std, truth=truth)
+    return asdict(score(prediction, truth))

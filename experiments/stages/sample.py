@@ -1,0 +1,63 @@
+"""Stage `sample`: subnets of all sizes, scored on the validation split, for the accuracy predictor to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.context import Context
+from experiments.progress import progress
+from experiments.rundir import append_line, read_lines
+from experiments.workers import parallel
+from nas.genotype import IntArray, distinct, tilted_population
+from supernet.evaluate import error
+
+_CHUNK = 10
+_LOG = "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Genotypes, shape (n, genes), and their errors on the validation split, shape (n,)."""
+
+    genotypes: IntArray
+    errors: np.ndarray
+
+
+def sample(context: Context, train_folder: Path, folder: Path) -> dict[str, Any]:
+    """Evaluate distinct genotypes; what an interrupted run evaluated is kept."""
+    genotypes = _draw(context)
+    done = {record["index"] for record in read_lines(folder / _LOG)}
+    missing = [index for index in range(len(genotypes)) if index not in done]
+    chunks = [tuple(missing[i : i + _CHUNK]) for i in range(0, len(missing), _CHUNK)]
+    with progress("evaluate sampled subnets", len(genotypes), len(done)) as advance:
+        for chunk, errors in parallel(partial(_evaluate, context, train_folder), chunks):
+            for index, value in zip(chunk, errors, strict=True):
+                append_line(folder / _LOG, {"index": index, "genotype": genotypes[index].tolist(), "error": value})
+            advance(len(chunk))
+    errors_ = load_samples(folder).errors
+    return {"samples": len(genotypes), "least_error": float(errors_.min()), "median_error": float(np.median(errors_))}
+
+
+def load_samples(folder: Path) -> Sampled:
+    """The samples of a finished stage, in the order in which they were drawn."""
+    records = sorted({record["index"]: record for record in read_lines(folder / _LOG)}.items())
+    genotypes = np.array([record["genotype"] for _, record in records], dtype=np.int64)
+    return Sampled(genotypes, np.array([record["error"] for _, record in records]))
+
+
+def _draw(context: Context) -> IntArray:
+    rng = np.random.default_rng([context.config.seed, 1])
+    wanted = context.config.predictors.accuracy.samples
+    kinds = {gene.kind for gene in context.space.genes}
+    return distinct(tilted_population(context.space, 2 * wanted, rng, kinds))[:wanted]
+
+
+def _evaluate(context: Context, train_folder: Path, indices: tuple[int, ...]) -> list[float]:
+    training, genotypes = context.trained(train_folder), _draw(context)[list(indices)]
+    subnets = (training.specialise(context.space.lower(genotype)) for genotype in genotypes.tolist())
+    return [error(subnet, context.data.validation) for subnet in subnets]
