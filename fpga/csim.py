@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,17 +24,17 @@ INTERFACE_FILE = "interface.json"
 
 _SOURCE = f"""#include "firmware/nnet_utils/nnet_conv2d.h"
 #include "firmware/nnet_utils/nnet_helpers.h"
-#pragma GCC push_options
-#pragma GCC optimize("O0")
-#include "firmware/nnet_utils/nnet_code_gen.h"
-#pragma GCC pop_options
+#include "build/nnet_code_gen.h"
 #include "firmware/{TOP}.cpp"
 #include "{TOP}_bridge.cpp"
 """
-# The generated line buffers are thousands of plain assignments: optimising them takes most of the compile time and
-# buys nothing, while the arithmetic without optimisation runs 40 times slower. So each gets its own level.
+"""The simulation in one file; the line buffers' include guard keeps the tabulated ones."""
 
-_FLAGS = ("-O1", "-w", "-std=c++17", "-fPIC", "-fno-gnu-unique", "-shared", "-I.", "-Ifirmware/ap_types", "-Ifirmware")
+_PARTITIONS = re.compile(r"(?:\s*if \(partition ==\s+\d+\) \{[^{}]*\})+")
+_MOVE = re.compile(r"buffer\[(\d+)\]\[(\d+)\] =\s+(?:data\[(\d+)\]|0);")
+
+_INCLUDES = ("-Ifirmware/ap_types", "-Ifirmware", "-Ifirmware/nnet_utils")
+_FLAGS = ("-O1", "-w", "-std=c++17", "-fPIC", "-fno-gnu-unique", "-shared", "-I.", *_INCLUDES)
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,39 @@ def _compile(compiler: str, project: Path, library: Path) -> None:
     library.parent.mkdir(exist_ok=True)
     source, fresh = library.with_suffix(".cpp"), library.with_suffix(".tmp")
     source.write_text(_SOURCE)
+    code = (project / "firmware/nnet_utils/nnet_code_gen.h").read_text()
+    (library.parent / "nnet_code_gen.h").write_text(tabulated(code))
     weights = f'-DWEIGHTS_DIR="{project / "firmware/weights"}"'
     command = [compiler, *_FLAGS, weights, str(source), "-o", str(fresh)]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise NasError(f"{project}: the C simulation does not compile:\n{done.stderr[-2000:]}")
     fresh.rename(library)
+
+
+def tabulated(code: str) -> str:
+    """The generated line buffers with each one's moves as a table and a loop.
+
+    hls4ml spells out tens of thousands of assignments, one per element of every window; compiling them takes most of
+    the time. The table holds the very indices of those assignments, so what is simulated is what was emitted.
+    """
+    return _PARTITIONS.sub(_table, code)
+
+
+def _table(partitions: re.Match[str]) -> str:
+    moves = _MOVE.findall(partitions[0])
+    places = [(int(pixel), int(element)) for pixel, element, _ in moves]
+    window = [(pixel, element) for pixel in range(places[-1][0] + 1) for element in range(places[-1][1] + 1)]
+    if window * (len(places) // len(window)) != places:
+        return partitions[0]
+    return f"""
+        static const int from[] = {{{", ".join(source or "-1" for _, _, source in moves)}}};
+        const int *move = from + partition * {len(window)};
+        for (int pixel = 0; pixel < {places[-1][0] + 1}; pixel++)
+            for (int element = 0; element < {places[-1][1] + 1}; element++, move++)
+                if (*move < 0) buffer[pixel][element] = 0;
+                else buffer[pixel][element] = data[*move];
+"""
 
 
 def simulate(project: Path, images: FloatArray) -> FloatArray:

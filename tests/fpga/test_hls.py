@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from designs import mlp_network, mobile_network, random_design, random_images
 
+from fpga.csim import tabulated
 from fpga.hls import compare, emit, simulate
 from fpga.layer_list import layer_list
 from fpga.reference import integer_trace, run
@@ -165,3 +166,10 @@ def test_formats_are_kept_where_hls4ml_would_narrow_them(
     assert np.abs(reads).max() > 2 ** (act.bits - 2)  # the largest values use the top bits
     assert (reads % 2 == 1).any()  # and some the lowest
     assert compare(design, project, images).mismatches == 0
+
+
+def test_line_buffers_are_tabulated_only_where_they_are_whole() -> None:
+    whole = "if (partition ==   0) {\n buffer[0][0] = data[3]; buffer[0][1] = 0;\n }"
+    assert "{3, -1}" in tabulated(whole)
+    partial = "if (partition ==   0) {\n buffer[0][1] = data[3];\n }"
+    assert tabulated(partial) == partial
