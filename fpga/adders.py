@@ -17,14 +17,13 @@ from da4ml.trace import FixedVariableArray, HWConfig, comb_trace, to_pipeline
 from da4ml.types import minimal_kif
 
 from fpga.reference import act_format, mean_shift
-from hw_models.unrolled import LEVELS_PER_CYCLE, fill_cycles, storage
+from hw_models.unrolled import LEVELS_PER_CYCLE, RESOURCES, fill_cycles, storage
 from nas.design import Design
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
 from nas.network import Add, Conv2d, Input, Layer, Linear, Mean
 
-RESOURCES = ("lut", "ff", "dsp", "bram")
 _HARDWARE = HWConfig(1, -1, -1)
 _SOLVER = {"search_all_decompose_dc": False}  # the full search is 8 times slower and at most 1 % better
 

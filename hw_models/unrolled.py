@@ -12,11 +12,10 @@ The adders of a layer cost, in LUTs,
     sharing = (1 + outputs per input * density^2 / SHARE_SCALE) ** SHARE, density = digits per weight and bit
 
 since a pair of digits is shared by those output channels that hold both (da4ml, arXiv 2507.04535, finds them greedily).
-The five constants, and those of reading and of registers, are least squares against da4ml's cost of random layers
-(weight bits 2 to 8, activation bits 3 to 8, sparsity 0 to 0.75; matrices, 3x3, pointwise and depthwise convolutions);
-tests/hw_models/calibration.py repeats the fit. Over its 339 layers the relative error of the LUTs is 6 % in the
-median and 16 % at the 90th percentile; the largest errors, up to a factor 1.9 too high, are at 2 weight bits,
-where all weights are +-1 and coincide often.
+The five constants are least squares against da4ml's cost of random layers (weight bits 2 to 8, activation bits 3 to 8,
+sparsity 0 to 0.75; matrices, 3x3, pointwise and depthwise convolutions); tests/hw_models/calibration.py repeats
+the fit. Over its 339 layers the relative error of the LUTs is 6 % in the median, 17 % at the 90th percentile and at
+most 74 %, too high, at 2 weight bits: there all weights are +-1 and coincide often.
 
 A product whose operands both have DSP_BITS bits or more takes a DSP block, a smaller one takes LUTs: the change that
 synthesis makes at about ten bits (Coelho et al., arXiv 2006.10159). So up to 8 bits the DSP count is honestly 0.
@@ -42,7 +41,10 @@ OUTPUT_LUT_PER_BIT = 0.5
 """ReLU takes half a LUT per bit of the sum: a LUT6 holds two functions of 5 inputs (UG574)."""
 
 READ_LUT_PER_BIT = 0.9
-"""LUTs to round and saturate one channel, per bit of the result; fitted to Add and Mean layers of random designs."""
+"""LUTs to round and saturate one channel, per bit of the result; fitted to Add and Mean layers of random designs.
+
+Rough (median error 37 %): the cost depends on the format of what is read, which the record does not hold.
+"""
 
 FF_PER_LUT = 0.2
 """Pipeline registers per LUT of adders; the median over the calibration layers, 80 % lie in 0.15 to 0.32."""

@@ -86,9 +86,9 @@ def main() -> None:
     layers = list(random_layers(0.5, seed=0))
     costs = [measured(layer, seed) for seed, layer in enumerate(layers)]
     truth = np.array([cost["lut"] for cost in costs])
-    print(len(layers), "layers;", "error median, p90:", np.quantile(errors(layers, truth), [0.5, 0.9]))
+    print(len(layers), "layers;", "error median, p90, max:", np.quantile(errors(layers, truth), [0.5, 0.9, 1.0]))
     print(fit(layers, truth))
-    print("after the fit, error median, p90:", np.quantile(errors(layers, truth), [0.5, 0.9]))
+    print("after the fit, error median, p90, max:", np.quantile(errors(layers, truth), [0.5, 0.9, 1.0]))
     model = np.array([unrolled.FF_PER_LUT * lut for lut in truth])
     registers = np.array(
         [cost["ff"] - unrolled.storage(layer)["ff"] for cost, layer in zip(costs, layers, strict=True)]
