@@ -39,6 +39,7 @@ def _complain(text: str) -> None:
 
 
 RUNS = Path("runs")
+RESULTS = Path("experiments/results")
 
 app = typer.Typer(
     name="nas",
@@ -116,7 +117,7 @@ def run(
     from experiments.pipeline import open_run
     from experiments.pipeline import run as run_all
 
-    folder = run_all(_load(config), runs, lambda text: Console(stderr=True).print(text, highlight=False)).path
+    folder = run_all(_load(config), runs, _say).path
     opened, console = open_run(folder), Console()
     for device in opened.plan.devices:
         _print_front(opened.members(device.target.name), device.target.objectives, console)
@@ -169,6 +170,30 @@ def report(run: RunPath) -> None:
     opened = open_run(run)
     write_report(opened.context, opened.plan)
     typer.echo(opened.context.run.path / "report" / "index.html")
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="Which one; `demo` is the main job on the digits.")],
+    quick: Annotated[bool, typer.Option(help="A small version, under 3 minutes, written as NAME-quick.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")] = RESULTS,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs it makes.")] = RUNS,
+) -> None:
+    """Run a benchmark and write its figures, with spread, versions and the command, as JSON and as a table."""
+    from experiments.bench import BENCHMARKS
+    from experiments.bench.results import write_results
+    from experiments.strict import lookup
+
+    benchmark = lookup(BENCHMARKS, name, "benchmark")
+    figures = benchmark.measure(quick, runs, _say)
+    command = f"nas bench {name}{' --quick' if quick else ''}"
+    written = write_results(f"{name}{'-quick' if quick else ''}", benchmark.title, figures, command, 0, out)
+    typer.echo(written[1].read_text())
+    typer.echo(f"written: {written[0]}, {written[1]}")
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False)
 
 
 def _print_front(members: list[dict[str, Any]], objectives: tuple[str, ...], console: Console) -> None:

@@ -215,8 +215,13 @@ def load_config(path: Path) -> Config:
     Raises:
         NasError: The file cannot be read, or it has faults: all of them, one a line, each with its key path.
     """
+    return config_from(read_yaml(path), str(path))
+
+
+def config_from(values: object, where: str) -> Config:
+    """Validate a config that is already read; `where` names it in the faults, as `load_config`."""
     try:
-        return validated(Config, read_yaml(path))
+        return validated(Config, values)
     except ValidationError as error:
         lines = report(error)
-        raise NasError("\n".join([f"{path}: {len(lines)} fault{'s' * (len(lines) > 1)}", *lines])) from None
+        raise NasError("\n".join([f"{where}: {len(lines)} fault{'s' * (len(lines) > 1)}", *lines])) from None
