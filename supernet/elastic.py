@@ -74,7 +74,7 @@ class Supernet(nn.Module):
 
     def _step(self, layer: Layer, inputs: list[Tensor], states: dict[str, LayerState] | None) -> Tensor:
         assert not isinstance(layer, Input)
-        act = act_format(inputs[0], layer.precision.act_bits)
+        act = act_format(inputs, layer.precision.act_bits)
         if not isinstance(layer, Weighted):
             state, output = LayerState(act), combine(layer, inputs, act)
         else:

@@ -7,6 +7,7 @@ Forward values lie exactly on the grid of `nas.fixed_point`; gradients pass wher
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -48,11 +49,11 @@ def quantize_bias(bias: Tensor, frac_bits: Tensor | None, act: FixedPoint | None
 
 
 @torch.no_grad()
-def act_format(values: Tensor, bits: int) -> FixedPoint | None:
-    """The format of `bits` bits with the least squared error on a tensor; unsigned where nothing is negative."""
+def act_format(inputs: Sequence[Tensor], bits: int) -> FixedPoint | None:
+    """The format of `bits` bits with the least squared error on all inputs of a layer; signed if any is negative."""
     if bits == FLOAT_BITS:
         return None
-    flat = values.detach().flatten()
+    flat = torch.cat([values.detach().flatten() for values in inputs])
     low, high = (float(v) for v in torch.aminmax(flat))
     signed = low < 0
     reach = min(max(-low, high, _LEAST), _MOST)
