@@ -58,7 +58,7 @@ def act_format(inputs: Sequence[Tensor], bits: int) -> FixedPoint | None:
     signed = low < 0
     reach = min(max(-low, high, _LEAST), _MOST)
     frac = bits - signed - math.ceil(math.log2(reach))
-    sample = flat[:: max(1, len(flat) // _SAMPLE)]
+    sample = flat[:: len(flat) // _SAMPLE | 1]  # an even step would see only some columns of the images
     formats = [FixedPoint(signed, bits, frac + more) for more in range(_CANDIDATES)]
     errors = [float((quantize_act(sample, fmt) - sample).square().sum()) for fmt in formats]
     return formats[errors.index(min(errors))]
