@@ -101,8 +101,7 @@ class ElasticLayer(nn.Module):
         self.gain = nn.Parameter(torch.ones(layer.out_shape[0]), requires_grad=layer.norm)
         self.bias = nn.Parameter(torch.zeros(layer.out_shape[0]))
         sizes = sorted(k for k in kernels if isinstance(layer, Conv2d) and k < layer.kernel)
-        elastic = isinstance(layer, Conv2d) and layer.depthwise
-        self.transforms = nn.ParameterDict({str(k): nn.Parameter(torch.eye(k * k)) for k in sizes if elastic})
+        self.transforms = nn.ParameterDict({str(k): nn.Parameter(torch.eye(k * k)) for k in sizes})
 
     def cut(self, layer: Weighted) -> Tensor:
         """The weight of one form of the layer, shape `layer.weight_shape`, pruned to its sparsity."""
