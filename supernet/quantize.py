@@ -56,7 +56,7 @@ def act_format(inputs: Sequence[Tensor], bits: int) -> FixedPoint | None:
     flat = torch.cat([values.detach().flatten() for values in inputs])
     low, high = (float(v) for v in torch.aminmax(flat))
     signed = low < 0
-    reach = min(max(-low, high, _LEAST), _MOST)
+    reach = min(_MOST, max(_LEAST, -low, high))  # in this order NaN falls out, for the loss to report
     frac = bits - signed - math.ceil(math.log2(reach))
     sample = flat[:: len(flat) // _SAMPLE | 1]  # an even step would see only some columns of the images
     formats = [FixedPoint(signed, bits, frac + more) for more in range(_CANDIDATES)]
