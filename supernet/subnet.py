@@ -87,7 +87,7 @@ class _FoldedLayer(nn.Module):
 
     @torch.no_grad()
     def numbers(self) -> LayerNumbers:
-        weight, bias = (value.double().numpy() for value in self.rounded())
+        weight, bias = (value.to(torch.float64, copy=True).numpy() for value in self.rounded())
         frac = None if self.frac is None else self.frac.numpy().astype(np.int64)
         return LayerNumbers(self.act, weight, bias, frac)
 
