@@ -6,10 +6,12 @@ ones, would dominate a squared loss on the error itself.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
 
@@ -82,7 +84,9 @@ def _build(
         kernel, alpha=1e-8, normalize_y=True, optimizer=optimizer, n_restarts_optimizer=1 if optimizer else 0,
         random_state=seed,
     )  # fmt: skip
-    process.fit(encode(space, samples), np.log(np.maximum(errors, ERROR_FLOOR)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the bounds are priors: an optimum at one is an answer
+        process.fit(encode(space, samples), np.log(np.maximum(errors, ERROR_FLOOR)))
     return AccuracyPredictor(space, samples, errors, process.kernel_.theta, process)
 
 
