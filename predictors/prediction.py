@@ -24,8 +24,8 @@ class Score:
     """Agreement of predicted and true values on held-out data.
 
     Attributes:
-        kendall_tau: Rank correlation, ties corrected (tau-b).
-        spearman: Rank correlation.
+        kendall_tau: Rank correlation, ties corrected (tau-b); 0 where all predicted or all true values are equal.
+        spearman: Rank correlation; 0 likewise.
         rmse: Root mean squared error, in the unit of the values.
         coverage90: Share of true values inside the central 90 % interval; 0.9 is right.
         n: Number of held-out values.
@@ -47,9 +47,10 @@ def score(prediction: Prediction, truth: FloatArray) -> Score:
     if len(truth) < 3:
         raise NasError(f"a held-out score needs at least 3 samples, got {len(truth)}; raise samples or held_out")
     inside = np.abs(truth - prediction.mean) <= 1.6449 * prediction.std
+    ordered = np.ptp(prediction.mean) > 0 and np.ptp(truth) > 0
     return Score(
-        kendall_tau=float(kendalltau(prediction.mean, truth).statistic),
-        spearman=float(spearmanr(prediction.mean, truth).statistic),
+        kendall_tau=float(kendalltau(prediction.mean, truth).statistic) if ordered else 0.0,
+        spearman=float(spearmanr(prediction.mean, truth).statistic) if ordered else 0.0,
         rmse=float(np.sqrt(np.mean((prediction.mean - truth) ** 2))),
         coverage90=float(inside.mean()),
         n=len(truth),
