@@ -25,6 +25,10 @@ class Context:
     config: Config
     runs: Path
 
+    def __reduce__(self) -> tuple[type[Context], tuple[Config, Path]]:
+        """A worker gets the config and derives the rest anew: data and tables do not travel with every task."""
+        return Context, (self.config, self.runs)
+
     @property
     def run(self) -> RunDir:
         return RunDir(self.runs / self.config.name)
