@@ -90,9 +90,11 @@ def _joint(context: Context, target: Target, asked: Problem, starts: IntArray | 
 
 
 def _chosen(asked: Problem, archive: Archive, places: IntArray, count: int) -> IntArray:
+    """As many as asked for, but never fewer than the best of each objective."""
     if not len(places) or not count:
         return places[:0]
-    return places[spread_subset(asked.costs(archive.metrics[places]), min(count, len(places)))]
+    costs = asked.costs(archive.metrics[places])
+    return places[spread_subset(costs, max(count, costs.shape[1]))]
 
 
 def _finalist(archive: Archive, place: int, role: Role) -> dict[str, Any]:
