@@ -16,7 +16,7 @@ from hw_models import unrolled
 from hw_models.device import METRICS, Device, load_device
 from hw_models.onnx_model import layer_bytes
 from nas.genotype import FloatArray, Gene, IntArray
-from nas.network import Input, Layer, Weighted, weight_bytes
+from nas.network import FLOAT_BITS, Input, Layer, Weighted, weight_bytes
 from nas.problem import Constraint, Problem
 from nas.tables import AdditiveCost, additive
 from predictors import accuracy, latency
@@ -79,7 +79,8 @@ def _dense_8bit(gene: Gene, indices: tuple[int, ...]) -> tuple[int, ...]:
         case "weight_bits":
             return tuple(i for i in indices if gene.choices[i] == 8)
         case "act_bits":
-            return tuple(i for i in indices if gene.choices[i] == 8) or indices[-1:]
+            at_8 = tuple(i for i in indices if gene.choices[i] == 8)
+            return at_8 or tuple(i for i in indices if gene.choices[i] == FLOAT_BITS)
         case _:
             return indices
 
