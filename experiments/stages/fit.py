@@ -15,6 +15,7 @@ from experiments.rundir import atomic_write
 from experiments.stages.sample import load_samples
 from hw_models.device import load_device
 from hw_models.latency import measured_latencies
+from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray, distinct, tilted_population
 from nas.network import Network
 from predictors import accuracy, latency
@@ -62,10 +63,14 @@ def _architectures(context: Context, count: int) -> list[Network]:
 def _split(count: int, held_out: float, seed: int) -> tuple[IntArray, IntArray]:
     order = np.random.default_rng([seed, 3]).permutation(count)
     held = max(3, round(count * held_out))
+    if count <= held:
+        raise NasError(f"a predictor needs more than {held} distinct samples, got {count}; raise samples, or the space")
     return order[held:], order[:held]
 
 
 def _score(folder: Path, prediction: Prediction, truth: FloatArray) -> dict[str, Any]:
     with (folder / HELD_OUT).open("wb") as file:
         np.savez(file, predicted=prediction.mean, std=prediction.std, truth=truth)
+    if np.ptp(truth) == 0:
+        raise NasError(f"all {len(truth)} held-out samples have the value {truth[0]:g}: no score can stand on them; raise samples")
     return asdict(score(prediction, truth))
