@@ -18,7 +18,7 @@ from hw_models.device import load_device
 from nas.errors import NasError
 
 VERSIONS = {
-    "train": 1, "sample": 1, "fit": 1, "measure": 1, "search": 1, "finalize": 1, "export": 1, "report": 1,
+    "train": 1, "sample": 1, "fit": 1, "measure": 1, "search": 1, "finalize": 2, "export": 1, "report": 1,
 }  # fmt: skip
 """Raised when a stage's code starts to give other results for the same input."""
 
@@ -114,7 +114,8 @@ def run(config: Config, runs: Path, say: Callable[[str], None]) -> RunDir:
     require_tools(config)
     context, stages = Context(config, runs), plan(config)
     with context.run.locked():
-        context.run.start(config.to_yaml(), environment(config.seed))
+        if not all(map(context.run.is_done, stages.all)) or not context.run.holds(config.to_yaml()):
+            context.run.start(config.to_yaml(), environment(config.seed))
         for stage, work in _work(context, stages):
             if context.run.is_done(stage):
                 say(f"{stage.name}: done")

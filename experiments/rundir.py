@@ -59,6 +59,10 @@ class RunDir:
     def config_path(self) -> Path:
         return self.path / "config.yaml"
 
+    def holds(self, config_yaml: str) -> bool:
+        """True where the record is of this very config."""
+        return self.config_path.exists() and self.config_path.read_text() == config_yaml
+
     def start(self, config_yaml: str, environment: Mapping[str, Any]) -> None:
         """Record what is about to run and where; replaces an earlier record."""
         self.path.mkdir(parents=True, exist_ok=True)

@@ -26,8 +26,10 @@ from fpga import reference
 from fpga.adders import adder_graph_cost
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
+from hw_models.measure import fingerprint
 from hw_models.onnx_model import stored_weight_bytes, to_onnx
 from hw_models.onnx_runtime import predict
+from hw_models.store import MeasurementStore
 from nas.design import Design, load_design, save_design
 from nas.errors import NasError
 from nas.network import weight_bytes
@@ -65,10 +67,12 @@ def finalize(context: Context, target: Target, train_folder: Path, search_folder
     ]
     _mark_front(members, target, device)
     if not any(member["on_front"] for member in members):
-        least = {n: min(m["measured"][n] for m in members) for n in members[0]["measured"]}
+        decided = [_decided(member) for member in members]
+        least = {name: min(values[name] for values in decided) for name in decided[0]}
         raise NasError(
             f"device {target.name}: no finalist satisfies the constraints as measured; least measured values are "
-            f"{', '.join(f'{name} {value:g}' for name, value in least.items())}. Loosen the constraints"
+            f"{', '.join(f'{name} {value:g}' for name, value in least.items())}, the error on the validation split. "
+            "Loosen the constraints"
         )
     atomic_write(folder / MEMBERS, json.dumps(members, indent=1))
     front = [member for member in members if member["on_front"]]
@@ -127,9 +131,10 @@ def _measured(context: Context, device: Device, designs: Sequence[Design]) -> li
             store = context.measurements(device.name, "finalists")
             with progress(f"measure {len(models)} finalists on {device.name}", 100) as advance:
                 latency, _ = measured_models(builders, device, store, context.config.seed, percent(advance))
+            unit = _pace(context, device, "architectures") / _pace(context, device, "finalists")
             return [
                 {
-                    "latency_s": latency[design.network.key],
+                    "latency_s": latency[design.network.key] * unit,
                     "weight_bytes": float(stored_weight_bytes(models[design.network.key])),
                 }
                 for design in designs
@@ -139,6 +144,19 @@ def _measured(context: Context, device: Device, designs: Sequence[Design]) -> li
             stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
             totals = [adder_graph_cost(design, device.clock_hz).total() for design in designs]
             return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
+
+
+def _pace(context: Context, device: Device, what: str) -> float:
+    """Seconds of the reference model, the unit of a file of latencies: the machine may have sped up between two."""
+    assert device.threads is not None
+    store = MeasurementStore(context.measurements(device.name, what))
+    campaigns = store.campaigns(fingerprint(device.threads))
+    if not campaigns:
+        raise NasError(
+            f"{store.path}: holds no measurement by the present machine and engine; delete the run's measure-* folders "
+            "to measure again"
+        )
+    return campaigns[0].reference_s
 
 
 def _member(
@@ -154,12 +172,17 @@ def _member(
     }
 
 
+def _decided(member: dict[str, Any]) -> dict[str, float]:
+    """What decisions about a finalist may read: its measured costs, and the error on the validation split."""
+    return {**member["measured"], "error": member["validation_error"]}
+
+
 def _mark_front(members: list[dict[str, Any]], target: Target, device: Device) -> None:
     """Mark who is on the front by validation error and measured cost within the limits, and the winner of it.
 
     The winner has the least validation error; of equals, the least of the next objective.
     """
-    decided = [{**member["measured"], "error": member["validation_error"]} for member in members]
+    decided = [_decided(member) for member in members]
     costs = np.array([[values[name] for name in target.objectives] for values in decided])
     fits = np.array([all(values[c.metric] <= c.limit for c in limits(target, device)) for values in decided])
     front = np.flatnonzero(fits)[non_dominated(costs[fits])].tolist()
