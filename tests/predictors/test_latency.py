@@ -1,0 +1,124 @@
+"""The latency predictor on devices whose law is known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from nas.errors import NasError
+from nas.genotype import FloatArray, SearchSpace, random_population
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, macs
+from nas.spaces import MlpChoices, MobileChoices
+from nas.spaces.mobile import Stage
+from predictors import latency
+from predictors.latency import LatencyPredictor
+
+EXAMPLES: dict[str, SearchSpace] = {
+    "mobile": MobileChoices(8, (Stage(16, 2, (1, 2)), Stage(24, 2, (1, 3))), (3, 5), (2, 3, 4)).build((1, 8, 8), 10),
+    "mlp": MlpChoices((1, 2, 4), (16, 32, 48, 64)).build((64,), 10),
+}
+
+
+def networks(example: str, count: int, seed: int) -> list[Network]:
+    space = EXAMPLES[example]
+    return [space.lower(g) for g in random_population(space, count, np.random.default_rng(seed)).tolist()]
+
+
+def layer_seconds(layer: Layer) -> float:
+    """A device of its own: a launch, MACs at a rate by kind of layer, and bytes moved."""
+    match layer:
+        case Input():
+            return 0.0
+        case Conv2d(kernel=kernel, groups=groups):
+            rate = 1e-10 if groups == 1 else 2e-10 * kernel
+            launch = 2e-6 + 1e-7 * kernel
+        case Linear():
+            launch, rate = 1e-6, 3e-10
+        case Add() | Mean():
+            launch, rate = 5e-7, 0.0
+    return launch + rate * macs(layer) + 5e-11 * (math.prod(layer.in_shape) + math.prod(layer.out_shape))
+
+
+def measured(population: list[Network], noise: float = 0.0, seed: int = 0) -> FloatArray:
+    exact = np.array([5e-6 + sum(map(layer_seconds, network)) for network in population])
+    return exact * (1 + noise * np.random.default_rng(seed).normal(size=len(population)))
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_a_law_without_noise_is_recovered(example: str) -> None:
+    predictor = latency.fit(networks(example, 60, 0), measured(networks(example, 60, 0)))
+    unseen = networks(example, 200, 1)
+    prediction = predictor.predict(unseen)
+    np.testing.assert_allclose(prediction.mean, measured(unseen), rtol=1e-9)
+    assert predictor.spread < 1e-9
+    assert np.ptp(prediction.mean) > 0.2 * prediction.mean.mean()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_noise_leaves_the_order_and_is_estimated(example: str) -> None:
+    predictor = latency.fit(networks(example, 60, 0), measured(networks(example, 60, 0), 0.02))
+    unseen = networks(example, 200, 1)
+    prediction = predictor.predict(unseen)
+    assert spearmanr(prediction.mean, measured(unseen)).statistic > 0.95
+    assert predictor.spread == pytest.approx(0.02, rel=0.3)
+    np.testing.assert_array_equal(prediction.std, prediction.mean * predictor.spread)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_layers_and_a_constant_add_up(example: str) -> None:
+    predictor = latency.fit(networks(example, 40, 0), measured(networks(example, 40, 0), 0.05))
+    for network in networks(example, 50, 1):
+        total = predictor.constant + sum(predictor.layer_latency(layer) for layer in network)
+        assert predictor.predict([network]).mean.tolist() == pytest.approx([total], rel=1e-12)
+
+
+def test_no_latency_is_negative() -> None:
+    """Not even when the measurements say that more work takes less time."""
+    population = networks("mobile", 60, 0)
+    work = np.array([sum(map(macs, network)) for network in population])
+    for latencies in (1e-3 / work, measured(population, 0.5, 1) ** 2, np.full(60, 1e-5)):
+        predictor = latency.fit(population, np.abs(latencies))
+        assert predictor.constant >= 0
+        assert all(cost >= 0 for costs in predictor.costs.values() for cost in costs)
+        assert (predictor.predict(networks("mobile", 100, 2)).mean > 0).all()
+
+
+def test_an_unknown_kind_is_refused_by_name() -> None:
+    predictor = latency.fit(networks("mlp", 30, 0), measured(networks("mlp", 30, 0)))
+    with pytest.raises(NasError, match=r"layer stem: no conv3 .*known: linear\)"):
+        predictor.predict(networks("mobile", 1, 0))
+    pointwise = Conv2d("c", ("i",), (2, 4, 4), (3, 4, 4), 1)
+    with pytest.raises(NasError, match="layer c: no pointwise1"):
+        predictor.layer_latency(pointwise)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_saved_and_loaded_predicts_identically(example: str, tmp_path: Path) -> None:
+    predictor = latency.fit(networks(example, 40, 0), measured(networks(example, 40, 0), 0.02))
+    predictor.save(tmp_path / "latency.json")
+    loaded = latency.load(tmp_path / "latency.json")
+    assert loaded == predictor
+    first, second = (p.predict(networks(example, 50, 1)) for p in (predictor, loaded))
+    assert np.array_equal(first.mean, second.mean)
+    assert np.array_equal(first.std, second.std)
+
+
+def test_a_layer_costs_what_its_kind_does() -> None:
+    costs = {"conv3": (1.0, 10.0, 100.0), "depthwise3": (2.0, 0.0, 0.0), "pointwise1": (3.0, 0.0, 0.0)}
+    costs |= {"linear": (4.0, 0.5, 0.0), "add": (5.0, 1e9, 0.0), "mean": (6.0, 1e9, 0.25)}
+    predictor = LatencyPredictor(0.0, costs, 0.1)
+    layers: dict[Layer, float] = {
+        Input("i", (4, 8, 8)): 0.0,
+        Conv2d("c", ("i",), (4, 8, 8), (6, 4, 4), 3, 2): 1 + 10 * 6 * 4 * 9 * 16 + 100 * (4 * 64 + 6 * 16),
+        Conv2d("d", ("i",), (4, 8, 8), (4, 8, 8), 3, 1, 4): 2.0,
+        Conv2d("p", ("i",), (4, 8, 8), (6, 8, 8), 1): 3.0,
+        Linear("l", ("i",), (7,), (5,)): 4 + 0.5 * 35,
+        Add("a", ("i", "d"), (4, 8, 8)): 5.0,
+        Mean("m", ("i",), (4, 8, 8)): 6 + 0.25 * (256 + 4),
+    }
+    for layer, seconds in layers.items():
+        assert predictor.layer_latency(layer) == pytest.approx(seconds)
