@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from nas.network import Conv2d, Layer, Network, Weighted
 from supernet.elastic import Supernet
@@ -18,19 +19,11 @@ def sort_channels(supernet: Supernet, maximal: Sequence[Network]) -> None:
     convolutions, which pass the order on, and dense layers. A tensor of a skip connection keeps its order.
     """
     for name in {layer.name: None for network in maximal for layer in network.weighted}:
-        group = _readers(name, maximal)
-        if group is None:
+        readers = _readers(name, maximal)
+        if readers is None:
             continue
-        passing, reading = group
-        importance = torch.stack(
-            [
-                supernet.layer(r).weight.abs().flatten(2).sum((0, 2))
-                if supernet.layer(r).weight.dim() == 4
-                else supernet.layer(r).weight.abs().sum(0)
-                for r in reading
-            ]
-        ).sum(0)
-        order = torch.argsort(importance, descending=True, stable=True)
+        passing, reading = readers
+        order = torch.argsort(_importance(supernet, reading), descending=True, stable=True)
         for producer in (name, *passing):
             shared = supernet.layer(producer)
             for parameter in (shared.weight, shared.gain, shared.bias):
@@ -40,10 +33,20 @@ def sort_channels(supernet: Supernet, maximal: Sequence[Network]) -> None:
             weight.copy_(weight[:, order])
 
 
-def _readers(name: str, maximal: Sequence[Network]) -> tuple[set[str], set[str]] | None:
-    """Depthwise and dense layers fed by a dense layer's output; None where anything else reads it."""
-    passing: set[str] = set()
-    reading: set[str] = set()
+def _importance(supernet: Supernet, reading: Sequence[str]) -> Tensor:
+    """Sum of the magnitudes of all weights that read each channel, shape (channels,)."""
+    weights = [supernet.layer(name).weight for name in reading]
+    norms = [weight.abs().reshape(*weight.shape[:2], -1).sum((0, 2)) for weight in weights]
+    return torch.stack(norms).sum(0)
+
+
+def _readers(name: str, maximal: Sequence[Network]) -> tuple[list[str], list[str]] | None:
+    """What reads a dense layer's output: depthwise layers that pass its order on, and dense layers at the end.
+
+    None where anything else reads it, where nothing does, or for a depthwise layer: its order is its input's.
+    """
+    passing: dict[str, None] = {}  # in order, so that sums do not depend on hashes
+    reading: dict[str, None] = {}
     for network in maximal:
         producer = network.by_name.get(name)
         if producer is None:
@@ -56,8 +59,8 @@ def _readers(name: str, maximal: Sequence[Network]) -> tuple[set[str], set[str]]
             if not isinstance(layer, Weighted):
                 return None
             if isinstance(layer, Conv2d) and layer.depthwise:
-                passing.add(layer.name)
+                passing[layer.name] = None
                 pending += network.consumers[layer.name]
             else:
-                reading.add(layer.name)
-    return (passing, reading) if reading else None
+                reading[layer.name] = None
+    return (list(passing), list(reading)) if reading else None
