@@ -72,5 +72,7 @@ def _score(folder: Path, prediction: Prediction, truth: FloatArray) -> dict[str,
     with (folder / HELD_OUT).open("wb") as file:
         np.savez(file, predicted=prediction.mean, std=prediction.std, truth=truth)
     if np.ptp(truth) == 0:
-        raise NasError(f"all {len(truth)} held-out samples have the value {truth[0]:g}: no score can stand on them; raise samples")
+        raise NasError(
+            f"all {len(truth)} held-out samples have the value {truth[0]:g}: no score can stand on them; raise samples"
+        )
     return asdict(score(prediction, truth))
