@@ -42,7 +42,7 @@ READERS = {
 def test_sorting_changes_no_network_of_full_width(example: str, seed: int) -> None:
     space = EXAMPLES[example](FLOATS)
     supernet, images = supernet_of(space, seed), some_images(space, 16, seed)
-    networks = full_width(space, 15)
+    networks = full_width(space, 8)
     assert len({tuple(layer.name for layer in network) for network in networks}) > 1
     before = [supernet(images, network) for network in networks]
     sort_channels(supernet, space.maximal())

@@ -38,7 +38,7 @@ def labelled(subnet: Subnet, count: int, seed: int) -> Split:
 def test_logits_equal_integer_arithmetic_bit_for_bit(example: str, single: bool) -> None:
     space = EXAMPLES[example](QUANTIZED)
     calibration, unseen = some_images(space, 64, 0), 1.5 * some_images(space, 64, 1) - 0.2
-    for seed, network in enumerate(some_networks(space, 12, 0)):
+    for seed, network in enumerate(some_networks(space, 8, 0)):
         supernet = supernet_of(space, seed)
         if single:
             design = supernet.float().specialise(network, calibration.float()).design()
@@ -102,7 +102,7 @@ def test_a_design_owns_its_numbers() -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_pruned_weights_stay_zero_and_reach_the_design(example: str) -> None:
     space = EXAMPLES[example](FLOATS)
-    for network in some_networks(space, 4, 4):
+    for network in some_networks(space, 2, 4):
         subnet = supernet_of(space, 4).float().specialise(network, some_images(space, 64, 4).float())
         before = subnet.design()
         assert all(before.nonzeros(layer.name) == nonzeros(layer) for layer in network.weighted)
@@ -134,7 +134,7 @@ def test_fine_tuning_learns_and_follows_its_seed() -> None:
     space = EXAMPLES["mlp"](QUANTIZED)
     network = space.maximal()[-1]
     data = labelled(extracted("mlp", network), 64, 5)
-    tuning = FineTuning(epochs=30, batch=16, learning_rate=0.02, distillation=0.0, shift=0)
+    tuning = FineTuning(epochs=20, batch=16, learning_rate=0.03, distillation=0.0, shift=0)
     first, again, other = (extracted("mlp", network) for _ in range(3))
     start = error(first, data)
     for subnet, seed in ((first, 0), (again, 0), (other, 1)):
