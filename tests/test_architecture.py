@@ -32,6 +32,7 @@ HOMES = {
     "hls4ml": ("fpga/",),
     "da4ml": ("fpga/",),
     "matplotlib": ("experiments/report/figures.py",),
+    "jinja2": ("experiments/report/page.py",),
     "pandas": ("experiments/",),
     "pydantic": ("experiments/",),
     "pydantic_core": ("experiments/",),

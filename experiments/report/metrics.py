@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from nas.errors import NasError
-from nas.genotype import FloatArray
 from nas.pareto import hypervolume
 
 Member = Mapping[str, Any]
@@ -21,7 +20,7 @@ MARGIN = 1.05
 
 def is_dense_8bit(member: Member) -> bool:
     """True for an unpruned 8-bit network: one of the baseline, or a start of the joint search, which are the same."""
-    return member["role"] == "dense-8bit" or member["found_by"] == "start"
+    return bool(member["role"] == "dense-8bit" or member["found_by"] == "start")
 
 
 def joint_over_dense(members: Sequence[Member], objectives: Sequence[str]) -> float:
@@ -50,8 +49,9 @@ def joint_over_dense(members: Sequence[Member], objectives: Sequence[str]) -> fl
 
 def spearman(members: Sequence[Member], metric: str) -> float:
     """Rank correlation of a metric's predicted and measured values over finalists; NaN where either is constant."""
-    values = pd.DataFrame([[member[kind][metric] for kind in ("predicted", "measured")] for member in members])
-    ranks: FloatArray = values.rank().to_numpy()
-    if len(ranks) < 2 or (np.ptp(ranks, axis=0) == 0).any():
+    predicted, measured = (
+        pd.Series([member[kind][metric] for member in members]) for kind in ("predicted", "measured")
+    )
+    if predicted.nunique() < 2 or measured.nunique() < 2:
         return math.nan
-    return float(np.corrcoef(ranks.T)[0, 1])
+    return float(np.corrcoef(predicted.rank(), measured.rank())[0, 1])
