@@ -66,6 +66,7 @@ class Supernet(nn.Module):
         return Subnet(network, states)
 
     def _run(self, images: Tensor, network: Network, states: dict[str, LayerState] | None) -> Tensor:
+        """Logits; `states`, where given, receives what each layer of an extracted subnet is made of."""
         tensors = {network.input.name: images.reshape(-1, *network.input.out_shape)}
         for layer in network.layers[1:]:
             inputs = [tensors[name] for name in layer.inputs]
@@ -73,6 +74,7 @@ class Supernet(nn.Module):
         return tensors[network.layers[-1].name]
 
     def _step(self, layer: Layer, inputs: list[Tensor], states: dict[str, LayerState] | None) -> Tensor:
+        """The output of one layer, shape (n, *layer.out_shape)."""
         assert not isinstance(layer, Input)
         act = act_format(inputs, layer.precision.act_bits)
         if not isinstance(layer, Weighted):
@@ -80,7 +82,7 @@ class Supernet(nn.Module):
         else:
             x, shared = quantize_act(inputs[0], act), self.layer(layer.name)
             if states is None and layer.norm and layer.precision.weight_bits == FLOAT_BITS:
-                return activate(layer, shared.normalised(layer, x))
+                return activate(layer, shared.normalised(layer, x))  # as below, with one product instead of two
             weight, bias = shared.folded(layer, x)
             frac = weight_format(weight, layer.precision.weight_bits)
             rounded = quantize_weight(weight, frac, layer.precision.weight_bits)
@@ -92,7 +94,11 @@ class Supernet(nn.Module):
 
 
 class ElasticLayer(nn.Module):
-    """The largest weight of one layer, and how any smaller form of the layer is cut from it."""
+    """The largest weight of one layer, and how any smaller form of the layer is cut from it.
+
+    `gain` and `bias`, shape (out channels,), are BatchNorm's; without BatchNorm, `bias` is the layer's own.
+    `transforms["3"]`, shape (9, 9), makes a 3x3 kernel of the centre of the next larger one.
+    """
 
     def __init__(self, layer: Weighted, kernels: Sequence[int], generator: torch.Generator) -> None:
         super().__init__()
@@ -114,6 +120,7 @@ class ElasticLayer(nn.Module):
         return weight * prune_mask(weight, nonzeros(layer))
 
     def _shrink(self, weight: Tensor, kernel: int) -> Tensor:
+        """Weight of shape (out, in, k, k) to (out, in, kernel, kernel), size by size from the largest down."""
         for size in sorted((int(k) for k in self.transforms), reverse=True):
             if size < kernel:
                 break
@@ -123,13 +130,16 @@ class ElasticLayer(nn.Module):
         return weight
 
     def normalised(self, layer: Weighted, x: Tensor) -> Tensor:
-        """Product and BatchNorm with the statistics of this batch."""
+        """Product and BatchNorm with the statistics of this batch, shape (n, *layer.out_shape)."""
         out = layer.out_shape[0]
         y = product(layer, x, self.cut(layer), None)
         return F.batch_norm(y, None, None, self.gain[:out], self.bias[:out], True, 0.0, BATCH_NORM_EPS)
 
     def folded(self, layer: Weighted, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias with BatchNorm folded in, its statistics those of this batch (Jacob et al. 2018)."""
+        """Weight and bias with BatchNorm folded in, its statistics those of this batch (Jacob et al. 2018).
+
+        Shapes `layer.weight_shape` and (out channels,).
+        """
         out, weight = layer.out_shape[0], self.cut(layer)
         if not layer.norm:
             return weight, self.bias[:out]
