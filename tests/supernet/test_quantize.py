@@ -109,8 +109,8 @@ def test_activation_format_has_the_least_squared_error(bits: int, tail: str, pos
 
 def test_activation_format_of_a_large_tensor_is_judged_on_all_columns() -> None:
     """Blank borders, as images have them, must not hide what lies between."""
-    images = torch.zeros(512, 1, 8, 8)
-    images[..., 3:5] = torch.rand(512, 1, 8, 2, generator=torch.Generator().manual_seed(0))
+    images = torch.zeros(1024, 1, 8, 8)
+    images[..., 3:5] = torch.rand(1024, 1, 8, 2, generator=torch.Generator().manual_seed(0))
     images[0, 0, 0, 3] = 7.9
     fmt = act_format([images], 4)
     assert fmt is not None
