@@ -49,6 +49,7 @@ def solve(
     model.minimize(cp_model.LinearExpr.weighted_sum(columns, integers.tolist()))
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
+    solver.parameters.catch_sigint_signal = False  # it would end the whole process on Ctrl-C ever after
     solver.parameters.random_seed = seed % 2**31
     solver.parameters.max_deterministic_time = effort
     status = _STATUS.get(int(solver.solve(model)), "unknown")
