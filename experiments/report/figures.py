@@ -170,11 +170,11 @@ def _staircase(
 
 def _frame(axes: Axes, result: DeviceResult) -> None:
     unit, (low, high) = _scale(result, result.main_cost), _bounds(result)
+    axes.set_xlim(low / unit.worth, high / unit.worth)
     if high / low > 8:
         axes.set_xscale("log")
         _plain_ticks(axes, "x")
     worst = max(member["measured"]["error"] for member in result.members) * 100
-    axes.set_xlim(low / unit.worth, high / unit.worth)
     axes.set_ylim(0, worst * 1.18)
     axes.set(xlabel=_axis(result.main_cost, unit, result.provenance(result.main_cost)), ylabel="test error (%)")
 
@@ -278,9 +278,10 @@ def _axis(metric: str, unit: Scale, kind: str) -> str:
 
 
 def _plain_ticks(axes: Axes, which: str) -> None:
-    """Numbers as they are instead of powers of ten, at 1, 2 and 5 of each decade."""
+    """Numbers as they are instead of powers of ten; over fewer than three decades at 1, 2 and 5 of each."""
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace(",", "\u202f")))
     axis.set_minor_formatter(NullFormatter())
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from experiments.context import Context
 from experiments.pipeline import Plan
+from experiments.progress import progress
 from experiments.report import figures, numbers
 from experiments.report.artefacts import DeviceResult, Member, device_results, held_out, history
 from experiments.report.layers import LayerRow, layer_order, layer_rows
@@ -80,7 +81,11 @@ def render(context: Context, plan: Plan, results: Sequence[DeviceResult]) -> str
 
 def _section(context: Context, plan: Plan, result: DeviceResult) -> DeviceSection:
     home = context.run.stage_dir(plan.device(result.target.name).finalize)
-    layers = [(member, _layers(context, home, member, result)) for member in result.front]
+    layers = []
+    with progress(f"layers of the front of {result.target.name}", len(result.front)) as advance:
+        for member in result.front:
+            layers.append((member, _layers(context, home, member, result)))
+            advance()
     rows = [(f"{member['id']}{' ★' if member['winner'] else ''}", row) for member, row in layers]
     drawn = {
         "front": figures.front(result),
