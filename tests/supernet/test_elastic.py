@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 
@@ -142,11 +143,14 @@ def test_running_other_networks_changes_nothing(example: str) -> None:
     space = EXAMPLES[example](MIXED)
     supernet, images = supernet_of(space, 4), some_images(space, 16, 4)
     first, *others = some_networks(space, 6, 4)
-    logits, weights = supernet(images, first), {k: v.clone() for k, v in supernet.state_dict().items()}
+    untouched = copy.deepcopy(supernet)
     for other in others:
         supernet(3 * images, other).sum().backward()
         supernet.specialise(other, 2 * images)
+    logits = untouched(images, first)
     assert torch.equal(supernet(images, first), logits)
+    assert torch.equal(supernet(images, first), logits)
+    weights = untouched.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in supernet.state_dict().items())
 
 
