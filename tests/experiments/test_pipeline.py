@@ -1,0 +1,479 @@
+"""The whole pipeline: what a finished run holds, what it decides by, and what a change makes it do again."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from tiny_runs import TINY, Edit, Finished, times, tiny_config
+from typer.testing import CliRunner
+
+from experiments import context as context_module
+from experiments.cli import app
+from experiments.config import Config
+from experiments.context import Context
+from experiments.pipeline import OpenRun, open_run, plan, run
+from experiments.rundir import read_lines
+from experiments.stages import finalize as finalize_module
+from experiments.stages import sample as sample_module
+from experiments.stages.finalize import finalize, load_members, member_design
+from experiments.stages.fit import fit, measure
+from experiments.stages.sample import sample
+from experiments.stages.search import search
+from experiments.stages.train import train
+from fpga.adders import adder_graph_cost
+from fpga.reference import run as integer_reference
+from hw_models.device import load_device
+from hw_models.onnx_model import layer_bytes
+from hw_models.unrolled import RESOURCES, layer_cost
+from nas.errors import NasError
+from nas.network import weight_bytes
+from predictors import accuracy, latency
+from supernet.data import Dataset, Split, load_dataset
+
+pytestmark = [
+    pytest.mark.hls,
+    # So few samples can leave a hyper-parameter at its bound.
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+
+DEVICES = ("local-cpu", "zu3eg")
+EARLY = ("train", "sample", "fit", "measure")
+
+
+def nas(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def front_of(path: Path, device: str) -> list[dict[str, Any]]:
+    result = nas("front", path, "--device", device, "--json")
+    assert result.exit_code == 0, result.stderr
+    members: list[dict[str, Any]] = json.loads(result.stdout)
+    return members
+
+
+def stage_dir(opened: OpenRun, device: str, stage: str) -> Path:
+    return opened.context.run.stage_dir(getattr(opened.plan.device(device), stage))
+
+
+def decided(member: dict[str, Any]) -> dict[str, float]:
+    return {**member["measured"], "error": member["validation_error"]}
+
+
+def test_images(data: Dataset) -> np.ndarray:
+    images: np.ndarray = data.test.images.double().numpy()
+    return images
+
+
+test_images.__test__ = False  # type: ignore[attr-defined]
+
+
+def test_status_names_devices_and_stages_all_done(finished: Finished) -> None:
+    told = json.loads(nas("status", finished.path, "--json").stdout)
+    assert told["devices"] == list(DEVICES)
+    per_device = [
+        *(f"{s}-local-cpu" for s in ("measure", "search", "finalize", "export")),
+        *(f"{s}-zu3eg" for s in ("search", "finalize", "export")),
+    ]
+    assert list(told["stages"]) == ["train", "sample", "fit", *per_device, "report"]
+    assert {stage["state"] for stage in told["stages"].values()} == {"done"}
+    assert told["stages"]["sample"]["samples"] == 40
+    assert -1 <= told["stages"]["fit"]["kendall_tau"] <= 1
+    assert (finished.path / "report" / "index.html").exists()
+    assert all(f"{name}: starts" in finished.output for name in told["stages"])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_front_is_what_nothing_dominates_within_the_constraints(device: str, finished: Finished) -> None:
+    opened = finished.open()
+    target = opened.plan.device(device).target
+    resources = load_device(device).resources
+    held = dict(target.constraints)
+    if resources is not None:
+        held |= {name: min(held.get(name, np.inf), getattr(resources, name)) for name in RESOURCES}
+    everyone = load_members(stage_dir(opened, device, "finalize"))
+    fitting = [m for m in everyone if all(decided(m)[name] <= limit for name, limit in held.items())]
+
+    def dominated(member: dict[str, Any]) -> bool:
+        mine = [decided(member)[name] for name in target.objectives]
+        others = [[decided(other)[name] for name in target.objectives] for other in fitting]
+        return any(all(a <= b for a, b in zip(o, mine, strict=True)) and o != mine for o in others)
+
+    expected = {member["id"] for member in fitting if not dominated(member)}
+    front = front_of(finished.path, device)
+    assert {member["id"] for member in front} == expected
+    assert len(front) >= 2
+    best = min(m["validation_error"] for m in front)
+    (winner,) = (m for m in front if m["winner"])
+    assert winner["validation_error"] == best
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_front_lists_each_metric_predicted_and_measured(device: str, finished: Finished) -> None:
+    metrics = {"error", "latency_s", "weight_bytes"} | (set(RESOURCES) if device == "zu3eg" else set())
+    genes = finished.open().context.space.genes
+    for member in front_of(finished.path, device):
+        assert member["device"] == device
+        assert member["id"].startswith(f"{device}-")
+        assert member["predicted"].keys() == member["measured"].keys() == metrics
+        assert len(member["genotype"]) == len(genes)
+        assert all(0 <= i < len(gene.choices) for i, gene in zip(member["genotype"], genes, strict=True))
+        assert 0 <= member["measured"]["error"] <= 1
+        assert all(value >= 0 for value in member["measured"].values())
+
+
+@pytest.mark.parametrize("device_name", DEVICES)
+def test_predicted_is_what_predictors_and_cost_models_say(device_name: str, finished: Finished) -> None:
+    opened = finished.open()
+    context, device = opened.context, load_device(device_name)
+    predictor = accuracy.load(context.space, context.run.stage_dir(opened.plan.fit) / "accuracy.npz")
+    for member in load_members(stage_dir(opened, device_name, "finalize")):
+        network = context.space.lower(member["genotype"])
+        expected = {"error": predictor.predict(np.array([member["genotype"]])).mean[0]}
+        if device.clock_hz is None:
+            timed = latency.load(stage_dir(opened, device_name, "measure") / "latency.json")
+            expected["latency_s"] = timed.predict([network]).mean[0]
+            expected["weight_bytes"] = sum(map(layer_bytes, network))
+        else:
+            costs = [layer_cost(layer) for layer in network]
+            expected |= {name: sum(cost[name] for cost in costs) for name in RESOURCES}
+            expected["latency_s"] = sum(cost["cycles"] for cost in costs) / device.clock_hz
+            expected["weight_bytes"] = sum(map(weight_bytes, network))
+        assert member["predicted"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_exported_onnx_has_the_measured_test_error(finished: Finished) -> None:
+    opened = finished.open()
+    data, folder = opened.context.data, stage_dir(opened, "local-cpu", "export")
+    front = front_of(finished.path, "local-cpu")
+    assert {path.stem for path in folder.glob("*.onnx")} == {member["id"] for member in front}
+    for member in front:
+        session = onnxruntime.InferenceSession(str(folder / f"{member['id']}.onnx"))
+        shape = [-1, *session.get_inputs()[0].shape[1:]]
+        logits = session.run(None, {"input": data.test.images.numpy().reshape(shape)})[0]
+        assert member["measured"]["error"] == np.mean(logits.argmax(1) != data.test.labels.numpy())
+
+
+def test_fpga_winner_is_verified_on_the_whole_test_split(finished: Finished) -> None:
+    opened = finished.open()
+    folder = stage_dir(opened, "zu3eg", "export")
+    (winner,) = (m for m in front_of(finished.path, "zu3eg") if m["winner"])
+    check = json.loads((folder / "checks.json").read_text())
+    assert check[winner["id"]]["mismatches"] == 0
+    assert check[winner["id"]]["samples"] == len(opened.context.data.test) == 360
+    assert (folder / winner["id"] / "firmware" / "design.cpp").exists()
+
+
+def test_fpga_errors_and_costs_are_those_of_the_integer_design(finished: Finished) -> None:
+    opened = finished.open()
+    context, home = opened.context, stage_dir(opened, "zu3eg", "finalize")
+    clock_hz = load_device("zu3eg").clock_hz
+    assert clock_hz is not None
+    for member in load_members(home):
+        design = member_design(context, home / member["id"].rpartition("-")[2], member)
+        logits = integer_reference(design, test_images(context.data).reshape(-1, *design.network.input.out_shape))
+        assert member["measured"]["error"] == np.mean(logits.argmax(1) != context.data.test.labels.numpy())
+        cost = adder_graph_cost(design, clock_hz).total()
+        assert {name: member["measured"][name] for name in cost} == cost
+
+
+def test_running_again_changes_no_file(copied: Path) -> None:
+    before = times(copied)
+    result = nas("run", TINY, "--runs", copied)
+    assert result.exit_code == 0, result.stderr
+    assert times(copied) == before
+    assert "starts" not in result.stderr
+
+
+CHANGES: dict[str, tuple[Edit, tuple[str, ...]]] = {
+    "search": (lambda c: c["search"]["samplers"]["optuna"].update(trials=11), EARLY),
+    "samplers": (lambda c: c["search"]["samplers"].pop("optuna"), EARLY),
+    "constraint": (lambda c: c["devices"][1]["constraints"].update(lut=20000), (*EARLY, "local-cpu")),
+    "objectives": (lambda c: c["devices"][0].update(objectives=["error", "latency_s"]), (*EARLY, "zu3eg")),
+    "members": (lambda c: c["finalize"].update(members=5), EARLY),
+    "finalize.epochs": (lambda c: c["finalize"].update(epochs=3), (*EARLY, "search")),
+    "latency": (lambda c: c["predictors"]["latency"].update(samples=13), ("train", "sample", "fit", "zu3eg")),
+    "held out": (lambda c: c["predictors"]["accuracy"].update(held_out="30 %"), ("train", "sample", "measure")),
+    "samples": (lambda c: c["predictors"]["accuracy"].update(samples=41), ("train", "measure")),
+    "supernet": (lambda c: c["supernet"].update(batch=32), ("measure",)),
+    "seed": (lambda c: c.update(seed=1), ()),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_redoes_what_depends_on_it_and_nothing_else(name: str, finished: Finished) -> None:
+    """A name such as `zu3eg` keeps all stages of that device."""
+    edit, kept = CHANGES[name]
+    stages = plan(tiny_config(edit))
+    for stage in stages.all:
+        keeps = stage.name.startswith(kept) or stage.name.endswith(kept)
+        assert finished.open().context.run.is_done(stage) == bool(kept and keeps), stage.name
+
+
+def test_a_device_added_or_left_out_keeps_the_others(finished: Finished) -> None:
+    run_dir = finished.open().context.run
+    alone = plan(tiny_config(lambda c: c["devices"].pop(0)))
+    assert [s.name for s in alone.all if not run_dir.is_done(s)] == ["report"]
+    more = plan(tiny_config(lambda c: c["devices"].append({"name": "zcu102"})))
+    assert [s.name for s in more.all if not run_dir.is_done(s)] == [
+        "search-zcu102", "finalize-zcu102", "export-zcu102", "report",
+    ]  # fmt: skip
+
+
+def cpu_only(entries: dict[str, Any]) -> None:
+    entries["devices"].pop(1)
+    entries["search"]["samplers"]["optuna"]["trials"] = 11
+
+
+def test_a_new_search_without_a_compiler_leaves_the_early_stages_alone(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    before, said = times(copied), list[str]()
+    folder = run(tiny_config(cpu_only), copied, said.append).path
+    redone = {"search-local-cpu", "finalize-local-cpu", "export-local-cpu", "report"}
+    assert {line.partition(":")[0] for line in said if line.endswith("starts")} == redone
+    assert {line.partition(":")[0] for line in said if line.endswith("done")} == {
+        "train", "sample", "fit", "measure-local-cpu",
+    }  # fmt: skip
+    after = times(copied)
+    stages = [name for name in before if name.startswith("tiny/") and "-" in name.split("/")[1]]
+    assert all(after[name] == before[name] for name in stages)
+    assert front_of(folder, "local-cpu")
+
+
+def test_without_a_compiler_an_fpga_run_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    result = nas("run", TINY, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "g++ is not on PATH" in result.stderr
+    assert "apt install g++" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def written(config: Config, path: Path) -> Path:
+    path.write_text(config.to_yaml())
+    return path
+
+
+IMPOSSIBLE = {
+    "lut": ("zu3eg", {"lut": 100}, r"no network.*lut <= 100, but the least reachable lut is (\S+) \(proved\)"),
+    "error": ("local-cpu", {"error": "0.1 %"}, r"error <= 0\.001, but the least reachable error is ([\d.e-]+)"),
+    "latency_s": ("local-cpu", {"latency_s": "1 ns"}, r"latency_s <= 1e-09, but the least reachable .* is (\S+)"),
+    "together": ("zu3eg", {"error": "6 %", "lut": 3000}, r"lut <= 3000 and error <= 0\.06 exclude|error <= 0\.06 and"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_nothing_satisfies_ends_with_the_binding_constraint(name: str, copied: Path, tmp_path: Path) -> None:
+    device, constraints, told = IMPOSSIBLE[name]
+
+    def edit(entries: dict[str, Any]) -> None:
+        entries["devices"] = [{"name": device, "constraints": constraints}]
+
+    before = times(copied)
+    result = nas("run", written(tiny_config(edit), tmp_path / "tiny.yaml"), "--runs", copied)
+    assert result.exit_code == 2
+    found = re.search(told, result.stderr)
+    assert found, result.stderr
+    assert f"device {device}:" in result.stderr
+    if found.groups():
+        (limit,) = tiny_config(edit).devices[0].constraints.values()
+        assert float(found[1]) > limit
+    changed = {key for key, when in times(copied).items() if before.get(key) != when}
+    assert changed == {"tiny/config.yaml", "tiny/environment.json"}
+
+
+def test_a_barely_feasible_limit_is_met(finished: Finished, tmp_path: Path) -> None:
+    opened = finished.open()
+    at, space = opened.context.run.stage_dir, opened.context.space
+    smallest = [0] * len(space.genes)
+    least = sum(layer_cost(layer)["lut"] for layer in space.lower(smallest))
+
+    def edit(entries: dict[str, Any]) -> None:
+        entries["devices"] = [{"name": "zu3eg", "constraints": {"lut": least * (1 + 1e-9)}}]
+
+    config = tiny_config(edit)
+    context = Context(config, tmp_path)
+    found = search(context, config.devices[0], at(opened.plan.fit), None, tmp_path)
+    assert found["front"] == 1
+    (finalist,) = json.loads((tmp_path / "finalists.json").read_text())
+    assert finalist["predicted"]["lut"] == pytest.approx(least)
+
+
+def serial(function: Any, tasks: Any) -> Any:
+    return ((task, function(task)) for task in tasks)
+
+
+def in_process(config: Config, runs: Path, monkeypatch: pytest.MonkeyPatch, until: str = "finalize") -> OpenRun:
+    """The stages up to and with `until`, in this process, so that what is patched here holds in all of them."""
+    monkeypatch.setattr(sample_module, "parallel", serial)
+    monkeypatch.setattr(finalize_module, "parallel", serial)
+    context, stages = Context(config, runs), plan(config)
+    at = context.run.stage_dir
+    context.run.start(config.to_yaml(), {})
+    train(context, at(stages.train))
+    sample(context, at(stages.train), at(stages.sample))
+    fit(context, at(stages.sample), at(stages.fit))
+    for device in stages.devices:
+        if device.measure:
+            measure(context, device.target.name, at(device.measure))
+        timed = at(device.measure) if device.measure else None
+        search(context, device.target, at(stages.fit), timed, at(device.search))
+        if until == "finalize":
+            finalize(context, device.target, at(stages.train), at(device.search), at(device.finalize))
+    return OpenRun(context, stages)
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as loaded:
+        return {name: loaded[name] for name in loaded.files}
+
+
+def same_arrays(one: Path, other: Path) -> None:
+    mine, yours = arrays(one), arrays(other)
+    assert mine.keys() == yours.keys()
+    for name, values in mine.items():
+        np.testing.assert_array_equal(values, yours[name])
+
+
+def test_the_test_split_steers_nothing(
+    finished: Finished, measured_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong test labels change the reported test errors, and not a bit of anything else."""
+
+    def mislabelled(name: str, validation: float, test: float, seed: int) -> Dataset:
+        data = load_dataset(name, validation, test, seed)
+        labels = (data.test.labels + 1) % data.classes
+        return Dataset(data.name, data.classes, data.train, data.validation, Split(data.test.images, labels))
+
+    monkeypatch.setattr(context_module, "load_dataset", mislabelled)
+    right, wrong = finished.open(), in_process(tiny_config(), measured_only, monkeypatch)
+    one, other = right.context.run.stage_dir, wrong.context.run.stage_dir
+    stages = right.plan
+    states = [torch.load(at(stages.train) / "checkpoint.pt", weights_only=True) for at in (one, other)]
+    for name, weights in states[0]["supernet"].items():
+        assert torch.equal(weights, states[1]["supernet"][name]), name
+    samples = [sorted(read_lines(at(stages.sample) / "samples.jsonl"), key=lambda r: r["index"]) for at in (one, other)]
+    assert samples[0] == samples[1]
+    same_arrays(one(stages.fit) / "accuracy.npz", other(stages.fit) / "accuracy.npz")
+    same_arrays(one(stages.fit) / "held_out.npz", other(stages.fit) / "held_out.npz")
+    for device in stages.devices:
+        if device.measure:
+            assert (one(device.measure) / "latency.json").read_text() == (
+                other(device.measure) / "latency.json"
+            ).read_text()
+        same_arrays(one(device.search) / "candidates.npz", other(device.search) / "candidates.npz")
+        assert (one(device.search) / "finalists.json").read_text() == (
+            other(device.search) / "finalists.json"
+        ).read_text()
+        members = [load_members(at(device.finalize)) for at in (one, other)]
+        for mine, yours in zip(*members, strict=True):
+            home = mine["id"].rpartition("-")[2]
+            same_arrays(one(device.finalize) / home / "design.npz", other(device.finalize) / home / "design.npz")
+            errors = mine["measured"].pop("error"), yours["measured"].pop("error")
+            assert errors[1] > 0.5 or errors[0] > 0.3
+            assert errors[0] != errors[1]
+            assert mine == yours
+
+
+def test_a_different_seed_finds_other_networks(
+    finished: Finished, measured_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = in_process(tiny_config(lambda c: c.update(seed=1)), measured_only, monkeypatch, until="search")
+    for device in DEVICES:
+        found = [
+            {tuple(f["genotype"]) for f in json.loads((stage_dir(o, device, "search") / "finalists.json").read_text())}
+            for o in (finished.open(), other)
+        ]
+        assert found[0] != found[1]
+
+
+def test_finalists_are_timed_in_the_unit_of_the_samples(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine half as fast while the finalists were measured moves no finalist's latency."""
+    opened = open_run(copied / "tiny")
+    device = opened.plan.device("local-cpu")
+    store = opened.context.measurements("local-cpu", "finalists")
+    (campaign,) = read_lines(store)
+    campaign["reference_s"] *= 2
+    campaign["latency_s"] = {key: 2 * value for key, value in campaign["latency_s"].items()}
+    store.write_text(json.dumps(campaign) + "\n")
+    at = opened.context.run.stage_dir
+    before = load_members(at(device.finalize))
+    finalize(opened.context, device.target, at(opened.plan.train), at(device.search), at(device.finalize))
+    after = load_members(at(device.finalize))
+    for one, other in zip(before, after, strict=True):
+        assert other["measured"]["latency_s"] == pytest.approx(one["measured"]["latency_s"], rel=1e-12)
+
+
+def test_what_no_finalist_satisfies_is_told_without_the_test_split(finished: Finished, copied: Path) -> None:
+    opened = open_run(copied / "tiny")
+    device, at = opened.plan.device("zu3eg"), opened.context.run.stage_dir
+    members = load_members(at(device.finalize))
+    impossible = device.target.model_copy(update={"constraints": {"error": 1e-4}})
+    with pytest.raises(NasError, match="no finalist satisfies the constraints as measured") as told:
+        finalize(opened.context, impossible, at(opened.plan.train), at(device.search), at(device.finalize))
+    assert f"error {min(m['validation_error'] for m in members):g}" in str(told.value)
+
+
+def test_a_selection_smaller_than_the_objectives_holds_the_best_of_each(finished: Finished) -> None:
+    """`baseline: 1` asks for fewer than there are objectives."""
+    for device in DEVICES:
+        chosen = load_members(stage_dir(finished.open(), device, "finalize"))
+        assert len({tuple(member["genotype"]) for member in chosen}) == len(chosen)
+        assert 4 <= len(chosen) <= 4 + 3
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda c: c["predictors"]["latency"].update(samples=3),
+            "a predictor needs more than 3 distinct samples, got 3",
+        ),
+        (lambda c: c["space"].update(depth=[1], width=[8]), "a predictor needs more than 3 distinct samples, got 1"),
+    ],
+)
+def test_too_few_architectures_to_predict_latency_are_told(change: Edit, told: str, tmp_path: Path) -> None:
+    with pytest.raises(NasError, match=told):
+        measure(Context(tiny_config(change), tmp_path), "local-cpu", tmp_path)
+
+
+def test_what_is_no_run_or_of_another_version_is_told(copied: Path, tmp_path: Path) -> None:
+    nothing = nas("status", tmp_path / "nowhere")
+    assert nothing.exit_code == 2
+    assert "is no run directory" in nothing.stderr
+    assert "nas run CONFIG" in nothing.stderr
+    unknown = nas("front", copied / "tiny", "--device", "zu3")
+    assert unknown.exit_code == 2
+    assert "no device 'zu3' in this run; it has local-cpu, zu3eg" in unknown.stderr
+    renamed = shutil.move(copied / "tiny", copied / "other")
+    moved = nas("status", renamed)
+    assert moved.exit_code == 2
+    assert "holds the run 'tiny'" in moved.stderr
+    config = renamed / "config.yaml"
+    config.write_text(config.read_text().replace("learning_rate", "learningrate"))
+    old = nas("status", renamed)
+    assert old.exit_code == 2
+    assert "unknown key" in old.stderr
+    assert str(config) in old.stderr
+    assert "Traceback" not in old.stderr
+
+
+def test_an_unfinished_run_says_what_to_do(copied: Path) -> None:
+    opened = open_run(copied / "tiny")
+    shutil.rmtree(opened.context.run.stage_dir(opened.plan.device("zu3eg").finalize))
+    result = nas("front", copied / "tiny", "--device", "zu3eg", "--json")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "stage finalize-zu3eg is absent; run `nas run` to finish it" in result.stderr
+    assert nas("front", copied / "tiny", "--device", "local-cpu", "--json").exit_code == 0

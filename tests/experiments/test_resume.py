@@ -1,0 +1,107 @@
+"""A run stopped at any moment, by force or by Ctrl-C, and started again equals one that nothing stopped."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_runs import TINY, Finished, launched, session_members, times
+from typer.testing import CliRunner
+
+from experiments.cli import app
+from experiments.pipeline import open_run
+from experiments.rundir import MANIFEST
+from experiments.stages.finalize import load_members
+
+pytestmark = [pytest.mark.slow, pytest.mark.hls]
+
+PATIENCE_S = 120
+
+
+def wait_for(line: str, process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    seen = []
+    for text in process.stderr:
+        seen.append(text)
+        if text.startswith(line):
+            return
+    raise AssertionError(f"ended without {line!r}:\n{''.join(seen)}")
+
+
+def outcome(runs: Path) -> dict[str, list[dict[str, Any]]]:
+    opened = open_run(runs / "tiny")
+    assert set(opened.states().values()) == {"done"}
+    return {
+        device.target.name: load_members(opened.context.run.stage_dir(device.finalize))
+        for device in opened.plan.devices
+    }
+
+
+def all_whole(runs: Path) -> None:
+    """Whatever bears its final name can be read, and whatever is marked done has its artefacts."""
+    for path in runs.rglob("*.json"):
+        json.loads(path.read_text())
+    for stage in (path.parent for path in runs.rglob(MANIFEST)):
+        for path in stage.rglob("*.npz"):
+            with np.load(path) as arrays:
+                assert all(arrays[name].size >= 0 for name in arrays.files)
+
+
+def until_gone(leader: int) -> list[int]:
+    deadline = time.monotonic() + 60
+    while (left := session_members(leader)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def test_killed_five_times_it_ends_in_the_same_fronts(finished: Finished, measured_only: Path) -> None:
+    rng, done = random.Random(0), dict[str, int]()
+    for moment in range(5):
+        process = launched(measured_only)
+        time.sleep(rng.uniform(4, 11))
+        if moment % 2:
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before the moment came; the delays are too long"
+        assert until_gone(process.pid) == []
+        assert process.stderr is not None
+        process.stderr.close()
+        all_whole(measured_only)
+        now = {key: when for key, when in times(measured_only).items() if key.endswith(MANIFEST)}
+        assert done.items() <= now.items()
+        done = now
+    last = launched(measured_only)
+    _, said = last.communicate(timeout=PATIENCE_S)
+    assert last.returncode == 0, said
+    assert outcome(measured_only) == outcome(finished.runs)
+    assert done.items() <= times(measured_only).items()
+
+
+def test_interrupted_in_train_sample_and_finalize_it_goes_on(finished: Finished, measured_only: Path) -> None:
+    for stage, delay in (("train", 0.2), ("sample", 0.3), ("finalize-local-cpu", 0.8)):
+        process = launched(measured_only)
+        wait_for(f"{stage}:", process)
+        if stage == "train":
+            second = CliRunner().invoke(app, ["run", str(TINY), "--runs", str(measured_only)])
+            assert second.exit_code == 2
+            assert f"process {process.pid} is working on this run; wait for it or stop it" in second.stderr
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 130, said
+        assert said.endswith("stopped; run the same command again to resume\n")
+        assert "Traceback" not in said
+        assert "resource_tracker" not in said
+        assert until_gone(process.pid) == []
+    last = launched(measured_only)
+    _, said = last.communicate(timeout=PATIENCE_S)
+    assert last.returncode == 0, said
+    assert "train: done" in said
+    assert outcome(measured_only) == outcome(finished.runs)

@@ -1,0 +1,79 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tiny_runs import session_members
+
+from experiments.workers import parallel
+from hw_models.device import load_device
+from nas.errors import NasError
+
+
+def test_every_task_comes_back_once_with_its_result() -> None:
+    found = list(parallel(math.factorial, range(30)))
+    assert sorted(found) == [(n, math.factorial(n)) for n in range(30)]
+    assert list(parallel(math.factorial, [])) == []
+
+
+def test_results_come_as_they_finish() -> None:
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one core, one worker: tasks finish in their order")
+    assert [task for task, _ in parallel(time.sleep, [1.0, 0.0])] == [0.0, 1.0]
+
+
+def test_an_exception_of_a_task_is_raised_as_itself() -> None:
+    with pytest.raises(ValueError, match="invalid literal for int") as caught:
+        list(parallel(int, ["1", "x", "3"]))
+    assert type(caught.value) is ValueError
+    with pytest.raises(NasError, match="did you mean zu3eg") as told:
+        list(parallel(load_device, ["zu3e"]))
+    assert "Traceback" not in str(told.value)
+
+
+def test_a_failure_does_not_wait_for_the_tasks_beside_it() -> None:
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one core, one worker: there is no task beside it")
+    with pytest.raises(TypeError):
+        list(parallel(time.sleep, [3600.0, "x"]))
+
+
+def test_a_worker_that_is_killed_is_told() -> None:
+    with pytest.raises(NasError, match="worker process was killed"):
+        list(parallel(partial(_signal_oneself), [signal.SIGKILL]))
+
+
+_signal_oneself = signal.raise_signal
+
+
+@pytest.mark.parametrize("delay", [0.0, 1.5, 5.0])
+def test_workers_die_with_their_parent(delay: float, tmp_path: Path) -> None:
+    code = """
+import time
+from experiments.workers import parallel
+if __name__ == "__main__":
+    print("begins", flush=True)
+    list(parallel(time.sleep, [3600.0, 3600.0]))
+"""
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "begins\n"
+    time.sleep(delay)
+    assert parent.poll() is None
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 60
+    while session_members(parent.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert session_members(parent.pid) == []
