@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,9 @@ from nas.genotype import SearchSpace, largest
 from nas.network import FLOAT, Conv2d, Network
 from nas.spaces import MobileChoices
 from nas.spaces.mobile import Stage
+from supernet.channels import sort_channels
 from supernet.data import Dataset, Split, load_dataset
+from supernet.elastic import Supernet
 from supernet.train import PHASES, Epoch, ProgressiveShrinking, Training, save_atomically, set_cosine_rate
 
 EPOCHS = {"full": 1, "kernel": 1, "depth": 1, "width": 2, "precision": 2}
@@ -202,6 +204,18 @@ def test_training_changes_every_weight_and_learns(tmp_path: Path) -> None:
     with torch.no_grad():
         right = training.full_subnet()(training.data.images).argmax(1) == training.data.labels
     assert float(right.double().mean()) > 0.8
+
+
+def test_channels_are_sorted_once_as_width_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, sorted_at = begin(), []
+
+    def spy(supernet_: Supernet, maximal: Sequence[Network]) -> None:
+        sorted_at.append(training.plan[training.done])
+        sort_channels(supernet_, maximal)
+
+    monkeypatch.setattr(supernet.train, "sort_channels", spy)
+    training.run(tmp_path / "checkpoint.pt", ignore)
+    assert sorted_at == [("width", 0)]
 
 
 def test_the_teacher_is_the_full_network_before_shrinking(tmp_path: Path) -> None:
