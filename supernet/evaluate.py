@@ -40,7 +40,7 @@ def design_logits(design: Design, images: FloatArray) -> FloatArray:
 
 def fine_tune(subnet: Subnet, teacher: Subnet, data: Split, tuning: FineTuning, seed: int) -> None:
     """Train a subnet in place, its formats and zeros fixed, against labels and a teacher."""
-    optimizer = torch.optim.Adam(subnet.parameters(), lr=tuning.learning_rate)
+    optimizer = torch.optim.Adam(subnet.parameters(), lr=tuning.learning_rate, fused=True)
     rng = np.random.default_rng(seed)
     for epoch in range(tuning.epochs):
         indices = batches(len(data), tuning.batch, rng)

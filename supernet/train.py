@@ -157,7 +157,7 @@ class ProgressiveShrinking:
 
     def _fresh_optimizer(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(
-            self.supernet.parameters(), lr=self.training.learning_rate, weight_decay=self.training.weight_decay
+            self.supernet.parameters(), self.training.learning_rate, weight_decay=self.training.weight_decay, fused=True
         )
 
     def _appoint_teacher(self, weights: dict[str, Tensor]) -> None:
