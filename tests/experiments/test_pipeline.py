@@ -35,6 +35,7 @@ from nas.errors import NasError
 from nas.network import weight_bytes
 from predictors import accuracy, latency
 from supernet.data import Dataset, Split, load_dataset
+from supernet.evaluate import design_logits
 
 pytestmark = [
     pytest.mark.hls,
@@ -145,6 +146,24 @@ def test_predicted_is_what_predictors_and_cost_models_say(device_name: str, fini
             expected["latency_s"] = sum(cost["cycles"] for cost in costs) / device.clock_hz
             expected["weight_bytes"] = sum(map(weight_bytes, network))
         assert member["predicted"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_samples_and_finalists_have_the_validation_errors_that_steer(finished: Finished) -> None:
+    opened = finished.open()
+    context, at = opened.context, opened.context.run.stage_dir
+    validation, training = context.data.validation, context.trained(at(opened.plan.train))
+    records = read_lines(at(opened.plan.sample) / "samples.jsonl")
+    assert sorted(record["index"] for record in records) == list(range(40))
+    for record in records:
+        logits = training.specialise(context.space.lower(record["genotype"]))(validation.images)
+        assert record["error"] == float((logits.argmax(1) != validation.labels).double().mean())
+    for device in DEVICES:
+        home = stage_dir(opened, device, "finalize")
+        for member in load_members(home):
+            design = member_design(context, home / member["id"].rpartition("-")[2], member)
+            answers = design_logits(design, validation.images.double().numpy()).argmax(1)
+            wrong = float(np.mean(answers != validation.labels.numpy()))
+            assert member["validation_error"] == pytest.approx(wrong, abs=1.5 / len(validation))
 
 
 def test_exported_onnx_has_the_measured_test_error(finished: Finished) -> None:

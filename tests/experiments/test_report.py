@@ -22,6 +22,7 @@ from experiments.report.layers import LayerRow, layer_order, layer_rows
 from experiments.report.metrics import joint_over_dense, spearman
 from experiments.report.page import write_report
 from experiments.rundir import append_line
+from experiments.stages.finalize import layer_costs
 from fpga.adders import adder_graph_cost
 from hw_models.device import load_device
 from hw_models.onnx_model import stored_weight_bytes, to_onnx
@@ -106,8 +107,10 @@ def finish_device(context: Context, stages: DeviceStages) -> None:
                                "largest_gap": 2.5e-9})  # fmt: skip
     finalize = run.stage_dir(stages.finalize)
     for index, made in enumerate(designs):
-        (finalize / f"{index:02d}").mkdir()
-        save_design(made, finalize / f"{index:02d}" / "design.npz")
+        home = finalize / f"{index:02d}"
+        home.mkdir()
+        save_design(made, home / "design.npz")
+        (home / "layers.json").write_text(json.dumps(layer_costs(made, load_device(target.name))))
     (finalize / "members.json").write_text(json.dumps(members))
     run.finish(stages.finalize, {"front": 2})
     check: dict[str, Any] = {"kind": "onnx", "images": 360, "max_abs_difference": 2.5e-6}
@@ -303,7 +306,7 @@ def test_an_epoch_repeated_after_a_stop_counts_once(finished: OpenRun) -> None:
 
 def rows(run: OpenRun, device: str, index: int) -> tuple[Design, tuple[LayerRow, ...]]:
     made = design(run.context, FINALISTS[device][index])
-    return made, layer_rows(made, load_device(device))
+    return made, layer_rows(made, layer_costs(made, load_device(device)))
 
 
 def test_layers_are_those_of_the_network(finished: OpenRun) -> None:

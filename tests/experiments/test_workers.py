@@ -51,14 +51,15 @@ def test_a_worker_that_is_killed_is_told() -> None:
 _signal_oneself = signal.raise_signal
 
 
-@pytest.mark.parametrize("delay", [0.0, 1.5, 5.0])
-def test_workers_die_with_their_parent(delay: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("results", [0, 8], ids=["as they start", "in the middle of a task"])
+def test_workers_die_with_their_parent(results: int, tmp_path: Path) -> None:
     code = """
 import time
 from experiments.workers import parallel
 if __name__ == "__main__":
     print("begins", flush=True)
-    list(parallel(time.sleep, [3600.0, 3600.0]))
+    for task, _ in parallel(time.sleep, [0.0] * 8 + [3600.0] * 64):
+        print(task, flush=True)
 """
     script = tmp_path / "parent.py"
     script.write_text(code)
@@ -68,7 +69,7 @@ if __name__ == "__main__":
     )  # fmt: skip
     assert parent.stdout is not None
     assert parent.stdout.readline() == "begins\n"
-    time.sleep(delay)
+    assert [parent.stdout.readline() for _ in range(results)] == ["0.0\n"] * results
     assert parent.poll() is None
     parent.kill()
     parent.wait()
