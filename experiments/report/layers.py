@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fpga.adders import adder_graph_cost
-from hw_models.device import Device
-from hw_models.onnx_model import layer_bytes
 from nas.design import Design
 from nas.genotype import SearchSpace
 from nas.network import Conv2d, Input, Layer, Linear, Shape, Weighted, macs, weight_count
@@ -50,19 +47,9 @@ class LayerRow:
         return 1 - self.kept / self.weights if self.weights else 0.0
 
 
-def layer_rows(design: Design, device: Device) -> tuple[LayerRow, ...]:
-    """Every layer of a design; an FPGA's costs are those of the weights' adder graphs."""
-    costs = _costs(design, device)
+def layer_rows(design: Design, costs: Mapping[str, Mapping[str, float]]) -> tuple[LayerRow, ...]:
+    """Every layer of a design with its costs, as stage `finalize` left them."""
     return tuple(_row(design, layer, costs[layer.name]) for layer in design.network.layers)
-
-
-def _costs(design: Design, device: Device) -> Mapping[str, Mapping[str, float]]:
-    match device.family:
-        case "onnxruntime":
-            return {layer.name: {"weight_bytes": layer_bytes(layer)} for layer in design.network}
-        case "unrolled-fpga":
-            assert device.clock_hz is not None
-            return adder_graph_cost(design, device.clock_hz).layers
 
 
 def _row(design: Design, layer: Layer, costs: Mapping[str, float]) -> LayerRow:

@@ -13,13 +13,12 @@ import pandas as pd
 
 from experiments.context import Context
 from experiments.pipeline import Plan
-from experiments.progress import progress
 from experiments.report import figures, numbers
 from experiments.report.artefacts import DeviceResult, Member, device_results, held_out, history
 from experiments.report.layers import LayerRow, layer_order, layer_rows
 from experiments.report.metrics import spearman
 from experiments.rundir import atomic_write
-from experiments.stages.finalize import member_design
+from experiments.stages.finalize import load_layer_costs, member_design
 from nas.genotype import count_networks
 
 FOLDER = "report"
@@ -81,11 +80,7 @@ def render(context: Context, plan: Plan, results: Sequence[DeviceResult]) -> str
 
 def _section(context: Context, plan: Plan, result: DeviceResult) -> DeviceSection:
     home = context.run.stage_dir(plan.device(result.target.name).finalize)
-    layers = []
-    with progress(f"layers of the front of {result.target.name}", len(result.front)) as advance:
-        for member in result.front:
-            layers.append((member, _layers(context, home, member, result)))
-            advance()
+    layers = [(member, _layers(context, home, member)) for member in result.front]
     rows = [(f"{member['id']}{' ★' if member['winner'] else ''}", row) for member, row in layers]
     drawn = {
         "front": figures.front(result),
@@ -95,9 +90,9 @@ def _section(context: Context, plan: Plan, result: DeviceResult) -> DeviceSectio
     return DeviceSection(result, drawn, layers)
 
 
-def _layers(context: Context, home: Path, member: Member, result: DeviceResult) -> tuple[LayerRow, ...]:
-    design = member_design(context, home / member["id"].rsplit("-", 1)[1], member)
-    return layer_rows(design, result.device)
+def _layers(context: Context, finalized: Path, member: Member) -> tuple[LayerRow, ...]:
+    home = finalized / member["id"].rsplit("-", 1)[1]
+    return layer_rows(member_design(context, home, member), load_layer_costs(home))
 
 
 def _record(member: Member) -> dict[str, Any]:

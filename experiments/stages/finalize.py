@@ -7,7 +7,7 @@ the front and the winner are chosen by errors on the validation split.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,11 @@ from experiments.stages.search import load_finalists
 from experiments.targets import Target
 from experiments.workers import parallel
 from fpga import reference
-from fpga.adders import adder_graph_cost
+from fpga.adders import AdderGraphs, adder_graph_cost
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
 from hw_models.measure import fingerprint
-from hw_models.onnx_model import stored_weight_bytes, to_onnx
+from hw_models.onnx_model import layer_bytes, stored_weight_bytes, to_onnx
 from hw_models.onnx_runtime import predict
 from hw_models.store import MeasurementStore
 from nas.design import Design, load_design, save_design
@@ -40,6 +40,7 @@ from supernet.evaluate import error, fine_tune
 MEMBERS = "members.json"
 ERRORS = "errors.json"
 DESIGN = "design.npz"
+LAYERS = "layers.json"
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,10 @@ def finalize(context: Context, target: Target, train_folder: Path, search_folder
         for _ in parallel(partial(_finalize_one, context, device, train_folder), tasks):
             advance()
     designs = [member_design(context, home, finalist) for home, finalist in zip(homes, finalists, strict=True)]
+    costs = _measured(context, device, designs, [load_layer_costs(home) for home in homes])
     members = [
         _member(target, index, finalist, json.loads((home / ERRORS).read_text()), cost)
-        for index, (home, finalist, cost) in enumerate(
-            zip(homes, finalists, _measured(context, device, designs), strict=True)
-        )
+        for index, (home, finalist, cost) in enumerate(zip(homes, finalists, costs, strict=True))
     ]
     _mark_front(members, target, device)
     if not any(member["on_front"] for member in members):
@@ -88,6 +88,22 @@ def member_design(context: Context, home: Path, member: dict[str, Any]) -> Desig
     return load_design(context.space.lower(member["genotype"]), home / DESIGN)
 
 
+def layer_costs(design: Design, device: Device) -> dict[str, dict[str, float]]:
+    """What each layer of a finished design takes: bytes in its file, or its weights' adder graph on an FPGA."""
+    match device.family:
+        case "onnxruntime":
+            return {layer.name: {"weight_bytes": layer_bytes(layer)} for layer in design.network}
+        case "unrolled-fpga":
+            assert device.clock_hz is not None
+            return {name: dict(cost) for name, cost in adder_graph_cost(design, device.clock_hz).layers.items()}
+
+
+def load_layer_costs(home: Path) -> dict[str, dict[str, float]]:
+    """The layer costs of a finalist, from its folder."""
+    costs: dict[str, dict[str, float]] = json.loads((home / LAYERS).read_text())
+    return costs
+
+
 def load_members(folder: Path) -> list[dict[str, Any]]:
     """All finalists of a finished stage: id, device, role, genotype, predicted, measured, on_front, winner."""
     members: list[dict[str, Any]] = json.loads((folder / MEMBERS).read_text())
@@ -108,6 +124,7 @@ def _finalize_one(context: Context, device: Device, train_folder: Path, task: _T
     }
     task.home.mkdir(exist_ok=True)
     save_design(design, task.home / DESIGN)
+    atomic_write(task.home / LAYERS, json.dumps(layer_costs(design, device)))
     atomic_write(task.home / ERRORS, json.dumps(errors))
 
 
@@ -122,7 +139,9 @@ def _deployed_error(design: Design, device: Device, data: Split) -> float:
     return float((logits.argmax(1) != data.labels.numpy()).mean())
 
 
-def _measured(context: Context, device: Device, designs: Sequence[Design]) -> list[dict[str, float]]:
+def _measured(
+    context: Context, device: Device, designs: Sequence[Design], layers: Sequence[Mapping[str, Mapping[str, float]]]
+) -> list[dict[str, float]]:
     """Costs of the finished designs: measured on a CPU, of the real weights' adder graphs on an FPGA."""
     match device.family:
         case "onnxruntime":
@@ -142,7 +161,7 @@ def _measured(context: Context, device: Device, designs: Sequence[Design]) -> li
         case "unrolled-fpga":
             assert device.clock_hz is not None
             stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
-            totals = [adder_graph_cost(design, device.clock_hz).total() for design in designs]
+            totals = [AdderGraphs(costs, device.clock_hz).total() for costs in layers]
             return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
 
 

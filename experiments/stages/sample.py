@@ -16,7 +16,7 @@ from experiments.workers import parallel
 from nas.genotype import IntArray, distinct, tilted_population
 from supernet.evaluate import error
 
-_CHUNK = 10
+_CHUNK = 20
 _LOG = "samples.jsonl"
 
 
