@@ -197,12 +197,15 @@ def _say(text: str) -> None:
 
 
 def _print_front(members: list[dict[str, Any]], objectives: tuple[str, ...], console: Console) -> None:
-    shown = [member for member in members if member["on_front"]]
-    table = Table("network", "bits and zeros", *objectives, title=f"{members[0]['device']}: predicted -> measured")
-    for member in sorted(shown, key=lambda member: member["measured"]["error"]):
-        pairs = (f"{_short(member['predicted'][m])} -> {_short(member['measured'][m])}" for m in objectives)
-        winner = " (winner)" if member["winner"] else ""
-        table.add_row(member["id"] + winner, member["role"], *pairs)
+    from experiments.report import numbers
+
+    table = Table(
+        "network", "found among", *(numbers.name(metric) for metric in objectives),
+        title=f"{members[0]['device']}: predicted → measured",
+    )  # fmt: skip
+    for member in sorted((m for m in members if m["on_front"]), key=lambda member: member["measured"]["error"]):
+        pairs = (numbers.change(m, member["predicted"][m], member["measured"][m]) for m in objectives)
+        table.add_row(f"{member['id']}{' ★' if member['winner'] else ''}", member["role"], *pairs)
     console.print(table)
 
 

@@ -157,7 +157,7 @@ class SearchSettings(Section):
 class FinalizeSettings(Section):
     """How many members of a front are fine-tuned and measured, and how many 8-bit dense ones for comparison."""
 
-    members: Annotated[int, Field(ge=4)]
+    members: PositiveInt
     baseline: NonNegativeInt = 0
     epochs: PositiveInt
     learning_rate: PositiveFloat = 1e-3

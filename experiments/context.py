@@ -47,9 +47,9 @@ class Context:
         """The forms of every layer of the space."""
         return layer_tables(self.space)
 
-    def measurements(self, device: str, what: str) -> Path:
-        """File of a device's latencies: of sampled `architectures`, or of `finalists`."""
-        return self.runs / "measurements" / f"{device}.{what}.jsonl"
+    def measurements(self, device: str) -> Path:
+        """File of a device's latencies, of sampled architectures and of finalists, all in one unit."""
+        return self.runs / "measurements" / f"{device}.jsonl"
 
     def training(self) -> ProgressiveShrinking:
         """The supernet's training, at its beginning; one thread, so that results do not depend on their number."""

@@ -54,8 +54,14 @@ class Plan:
 
     @property
     def all(self) -> tuple[Stage, ...]:
+        """Searches come before the first finalist is tuned: limits nothing can satisfy are told early."""
         return (
-            self.train, self.sample, self.fit, *(stage for device in self.devices for stage in device.all), self.report,
+            self.train, self.sample, self.fit,
+            *(device.measure for device in self.devices if device.measure),
+            *(device.search for device in self.devices),
+            *(device.finalize for device in self.devices),
+            *(device.export for device in self.devices),
+            self.report,
         )  # fmt: skip
 
     def device(self, name: str) -> DeviceStages:
@@ -116,12 +122,13 @@ def run(config: Config, runs: Path, say: Callable[[str], None]) -> RunDir:
     with context.run.locked():
         if not all(map(context.run.is_done, stages.all)) or not context.run.holds(config.to_yaml()):
             context.run.start(config.to_yaml(), environment(config.seed))
-        for stage, work in _work(context, stages):
+        work = _work(context, stages)
+        for stage in stages.all:
             if context.run.is_done(stage):
                 say(f"{stage.name}: done")
                 continue
             say(f"{stage.name}: {'resumes' if context.run.state(stage) == 'partial' else 'starts'}")
-            context.run.finish(stage, work(context.run.stage_dir(stage)))
+            context.run.finish(stage, work[stage](context.run.stage_dir(stage)))
     return context.run
 
 
@@ -134,7 +141,7 @@ def require_tools(config: Config) -> None:
 Work = Callable[[Path], dict[str, Any]]
 
 
-def _work(context: Context, plan: Plan) -> list[tuple[Stage, Work]]:
+def _work(context: Context, plan: Plan) -> dict[Stage, Work]:
     # Stages import torch, optuna, hls4ml: `nas status` needs none of them.
     from experiments.report.page import write_report
     from experiments.stages.fit import fit
@@ -142,35 +149,32 @@ def _work(context: Context, plan: Plan) -> list[tuple[Stage, Work]]:
     from experiments.stages.train import train
 
     at = context.run.stage_dir
-    work: list[tuple[Stage, Work]] = [
-        (plan.train, lambda folder: train(context, folder)),
-        (plan.sample, lambda folder: sample(context, at(plan.train), folder)),
-        (plan.fit, lambda folder: fit(context, at(plan.sample), folder)),
-    ]
+    work: dict[Stage, Work] = {
+        plan.train: lambda folder: train(context, folder),
+        plan.sample: lambda folder: sample(context, at(plan.train), folder),
+        plan.fit: lambda folder: fit(context, at(plan.sample), folder),
+        plan.report: lambda folder: write_report(context, plan),
+    }
     for stages in plan.devices:
-        work += _device_work(context, plan, stages)
-    return [*work, (plan.report, lambda folder: write_report(context, plan))]
+        work |= _device_work(context, plan, stages)
+    return work
 
 
-def _device_work(context: Context, plan: Plan, stages: DeviceStages) -> list[tuple[Stage, Work]]:
+def _device_work(context: Context, plan: Plan, stages: DeviceStages) -> dict[Stage, Work]:
     from experiments.stages.export import export
     from experiments.stages.finalize import finalize
     from experiments.stages.fit import measure
     from experiments.stages.search import search
 
     at, target, measured = context.run.stage_dir, stages.target, stages.measure
-    work: list[tuple[Stage, Work]] = []
+    work: dict[Stage, Work] = {
+        stages.search: lambda folder: search(context, target, at(plan.fit), at(measured) if measured else None, folder),
+        stages.finalize: lambda folder: finalize(context, target, at(plan.train), at(stages.search), folder),
+        stages.export: lambda folder: export(context, target.name, at(stages.finalize), folder),
+    }
     if measured is not None:
-        work.append((measured, lambda folder: measure(context, target.name, folder)))
-    return [
-        *work,
-        (
-            stages.search,
-            lambda folder: search(context, target, at(plan.fit), at(measured) if measured else None, folder),
-        ),
-        (stages.finalize, lambda folder: finalize(context, target, at(plan.train), at(stages.search), folder)),
-        (stages.export, lambda folder: export(context, target.name, at(stages.finalize), folder)),
-    ]
+        work[measured] = lambda folder: measure(context, target.name, folder)
+    return work
 
 
 @dataclass(frozen=True)

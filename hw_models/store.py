@@ -8,6 +8,7 @@ fingerprint. So values of all campaigns compare, and a value, once stored, never
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from nas.errors import NasError
 class MeasurementStore:
     """The measurements of one device; the file need not exist yet.
 
-    One process at a time may append.
+    Processes may share the file: they append one after the other.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class MeasurementStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(asdict(campaign)).encode() + b"\n"
         with self.path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.truncate(sum(map(len, self._whole_lines())))
             file.write(line)
             file.flush()

@@ -101,9 +101,9 @@ class ProgressiveShrinking:
                 self._enter(phase)
             loss = self._epoch(phase, epoch)
             if not math.isfinite(loss):
+                kept = f"the last good weights are in {checkpoint}" if self.done else "there are no good weights yet"
                 raise NasError(
-                    f"training, phase {phase}, epoch {epoch}: the loss is {loss}; lower supernet.learning_rate. "
-                    f"The last good weights are in {checkpoint}"
+                    f"training, phase {phase}, epoch {epoch}: the loss is {loss}; lower supernet.learning_rate ({kept})"
                 )
             self.done += 1
             save_atomically(self._state(), checkpoint)

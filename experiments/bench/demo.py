@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from experiments.bench.results import Figure, figure
 from experiments.config import Config, config_from
 from experiments.pipeline import OpenRun, open_run, run
 from experiments.report.metrics import joint_over_dense, spearman
+from experiments.strict import read_yaml
 from nas.pareto import non_dominated
 
 TITLE = "The main job, end to end: `digits.yaml`"
+CONFIG = Path(__file__).parents[1] / "configs" / "digits.yaml"
 SEEDS = (0, 1, 2)
 
 QUICK: Mapping[str, Any] = {
@@ -57,8 +57,7 @@ def demo(quick: bool, runs: Path, say: Callable[[str], None]) -> dict[str, Figur
 
 
 def _config(seed: int, quick: bool) -> Config:
-    text = resources.files("experiments").joinpath("configs", "digits.yaml").read_text()
-    entries: dict[str, Any] = {**yaml.safe_load(text), "name": f"digits-{seed}", "seed": seed}
+    entries: dict[str, Any] = {**read_yaml(CONFIG), "name": f"digits-{seed}", "seed": seed}
     if quick:
         entries = _merged(entries, QUICK)
         entries["devices"] = [{"name": device["name"]} for device in entries["devices"]]

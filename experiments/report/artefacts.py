@@ -17,7 +17,7 @@ from experiments.problems import limits
 from experiments.report.metrics import is_dense_8bit, joint_over_dense
 from experiments.rundir import read_lines
 from experiments.stages.export import CHECKS
-from experiments.stages.finalize import load_members
+from experiments.stages.finalize import finalist_key, load_members
 from experiments.stages.fit import HELD_OUT
 from experiments.stages.search import CANDIDATES
 from experiments.targets import Target
@@ -186,7 +186,7 @@ def _campaigns(
     if stages.measure is None:
         return []
     architectures = json.loads((context.run.stage_dir(stages.measure) / "campaigns.json").read_text())
-    keys = {context.space.lower(member["genotype"]).key for member in members}
-    finalists = read_lines(context.measurements(stages.target.name, "finalists"))
-    timed = [campaign for campaign in finalists if keys & campaign["latency_s"].keys()]
+    keys = {finalist_key(context.space.lower(member["genotype"])) for member in members}
+    measured = read_lines(context.measurements(stages.target.name))
+    timed = [campaign for campaign in measured if keys & campaign["latency_s"].keys()]
     return [("sampled architectures", one) for one in architectures] + [("finalists", one) for one in timed]

@@ -26,13 +26,11 @@ from fpga import reference
 from fpga.adders import AdderGraphs, adder_graph_cost
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
-from hw_models.measure import fingerprint
 from hw_models.onnx_model import layer_bytes, stored_weight_bytes, to_onnx
 from hw_models.onnx_runtime import predict
-from hw_models.store import MeasurementStore
 from nas.design import Design, load_design, save_design
 from nas.errors import NasError
-from nas.network import weight_bytes
+from nas.network import Network, weight_bytes
 from nas.pareto import non_dominated
 from supernet.data import Split
 from supernet.evaluate import error, fine_tune
@@ -145,18 +143,14 @@ def _measured(
     """Costs of the finished designs: measured on a CPU, of the real weights' adder graphs on an FPGA."""
     match device.family:
         case "onnxruntime":
-            models = {design.network.key: to_onnx(design) for design in designs}
+            models = {finalist_key(design.network): to_onnx(design) for design in designs}
             builders = {key: partial(bytes, model) for key, model in models.items()}
-            store = context.measurements(device.name, "finalists")
+            store = context.measurements(device.name)
             with progress(f"measure {len(models)} finalists on {device.name}", 100) as advance:
                 latency, _ = measured_models(builders, device, store, context.config.seed, percent(advance))
-            unit = _pace(context, device, "architectures") / _pace(context, device, "finalists")
             return [
-                {
-                    "latency_s": latency[design.network.key] * unit,
-                    "weight_bytes": float(stored_weight_bytes(models[design.network.key])),
-                }
-                for design in designs
+                {"latency_s": latency[key], "weight_bytes": float(stored_weight_bytes(models[key]))}
+                for key in (finalist_key(design.network) for design in designs)
             ]
         case "unrolled-fpga":
             assert device.clock_hz is not None
@@ -165,17 +159,9 @@ def _measured(
             return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
 
 
-def _pace(context: Context, device: Device, what: str) -> float:
-    """Seconds of the reference model, the unit of a file of latencies: the machine may have sped up between two."""
-    assert device.threads is not None
-    store = MeasurementStore(context.measurements(device.name, what))
-    campaigns = store.campaigns(fingerprint(device.threads))
-    if not campaigns:
-        raise NasError(
-            f"{store.path}: holds no measurement by the present machine and engine; delete the run's measure-* folders "
-            "to measure again"
-        )
-    return campaigns[0].reference_s
+def finalist_key(network: Network) -> str:
+    """Key of a finalist's measurement; that of a sampled architecture is the network's own, and not used for it."""
+    return f"{network.key}-finalist"
 
 
 def _member(

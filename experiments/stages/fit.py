@@ -41,7 +41,7 @@ def measure(context: Context, device_name: str, folder: Path) -> dict[str, Any]:
     device, settings = load_device(device_name), context.config.predictors.latency
     networks = _architectures(context, settings.samples)
     with progress(f"measure {len(networks)} networks on {device_name}", 100) as advance:
-        store = context.measurements(device_name, "architectures")
+        store = context.measurements(device_name)
         found, campaigns = measured_latencies(networks, device, store, context.config.seed, percent(advance))
     latencies = np.array([found[network.key] for network in networks])
     known, held = _split(len(networks), settings.held_out, context.config.seed)

@@ -22,7 +22,7 @@ from experiments.report.layers import LayerRow, layer_order, layer_rows
 from experiments.report.metrics import joint_over_dense, spearman
 from experiments.report.page import write_report
 from experiments.rundir import append_line
-from experiments.stages.finalize import layer_costs
+from experiments.stages.finalize import finalist_key, layer_costs
 from fpga.adders import adder_graph_cost
 from hw_models.device import load_device
 from hw_models.onnx_model import stored_weight_bytes, to_onnx
@@ -90,9 +90,9 @@ def finish_device(context: Context, stages: DeviceStages) -> None:
     if stages.measure is not None:
         folder = run.stage_dir(stages.measure)
         (folder / "campaigns.json").write_text(json.dumps([campaign({"other": 1e-5})]))
-        timed = context.measurements(target.name, "finalists")
+        timed = context.measurements(target.name)
         timed.parent.mkdir()
-        append_line(timed, campaign({designs[0].network.key: 1.25e-5}) | {"rejected": 17})
+        append_line(timed, campaign({finalist_key(designs[0].network): 1.25e-5}) | {"rejected": 17})
         append_line(timed, campaign({"of another run": 1.0}) | {"rejected": 4321})
         run.finish(stages.measure, write_held_out(folder, 1e-5))
     search = run.stage_dir(stages.search)
