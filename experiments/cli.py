@@ -114,8 +114,8 @@ def run(
 
     An interrupted run resumes where it stopped, and after a change of the config only what depends on it runs again.
     """
-    from experiments.pipeline import open_run
     from experiments.pipeline import run as run_all
+    from experiments.plan import open_run
 
     folder = run_all(_load(config), runs, _say).path
     opened, console = open_run(folder), Console()
@@ -127,7 +127,7 @@ def run(
 @app.command()
 def status(run: RunPath, as_json: AsJson = False) -> None:
     """Show which stages of a run are done, partial or absent, and what they found."""
-    from experiments.pipeline import open_run
+    from experiments.plan import open_run
 
     opened = open_run(run)
     folder, states = opened.context.run, opened.states()
@@ -151,7 +151,7 @@ def front(
     as_json: AsJson = False,
 ) -> None:
     """Print a device's front: each network's predicted and measured metrics. Errors are those of the test split."""
-    from experiments.pipeline import open_run
+    from experiments.plan import open_run
 
     opened = open_run(run)
     members = opened.members(device)
@@ -164,7 +164,7 @@ def front(
 @app.command()
 def report(run: RunPath) -> None:
     """Write the report of a finished run again and print where it is."""
-    from experiments.pipeline import open_run
+    from experiments.plan import open_run
     from experiments.report.page import write_report
 
     opened = open_run(run)

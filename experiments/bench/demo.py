@@ -11,7 +11,8 @@ import numpy as np
 
 from experiments.bench.results import Figure, figure
 from experiments.config import Config, config_from
-from experiments.pipeline import OpenRun, open_run, run
+from experiments.pipeline import run
+from experiments.plan import OpenRun, open_run
 from experiments.report.metrics import joint_over_dense, spearman
 from experiments.strict import read_yaml
 from nas.pareto import non_dominated

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.context import Context
-from experiments.pipeline import DeviceStages, Plan
+from experiments.plan import DeviceStages, Plan
 from experiments.problems import limits
 from experiments.report.metrics import is_dense_8bit, joint_over_dense
 from experiments.rundir import read_lines

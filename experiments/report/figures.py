@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.pipeline import OpenRun
+from experiments.plan import OpenRun
 from experiments.report.artefacts import DeviceResult, HeldOut, Member, device_results
 from experiments.report.layers import LayerRow
 from experiments.report.metrics import is_dense_8bit, spearman

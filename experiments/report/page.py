@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 
 from experiments.context import Context
-from experiments.pipeline import Plan
+from experiments.plan import Plan
 from experiments.report import figures, numbers
 from experiments.report.artefacts import DeviceResult, Member, device_results, held_out, history
 from experiments.report.layers import LayerRow, layer_order, layer_rows

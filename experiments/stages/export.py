@@ -24,6 +24,20 @@ from nas.genotype import FloatArray
 from supernet.evaluate import design_logits
 
 CHECKS = "checks.json"
+ONNX_README = """# Networks for ONNX Runtime
+
+Input `input`, float32, shape (n, ...); output `output`, the logits. Weights are stored in few bits and become floats as
+the session is made. Make it as these latencies were measured, or the weights are converted in every call, which makes
+small networks several times slower:
+
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession("NETWORK.onnx", options, providers=["CPUExecutionProvider"])
+    logits = session.run(None, {"input": images})[0]
+"""
 TOLERANCE = 1e-4
 """Largest difference of an ONNX model's logits from torch's, relative to the largest logit."""
 
@@ -38,6 +52,7 @@ def export(context: Context, device_name: str, finalize_folder: Path, folder: Pa
     match device.family:
         case "onnxruntime":
             chosen = [member for member in members if member["on_front"]]
+            atomic_write(folder / "README.md", ONNX_README)
         case "unrolled-fpga":
             chosen = [member for member in members if member["winner"]]
     checks = {}

@@ -17,7 +17,8 @@ from experiments import context as context_module
 from experiments.cli import app
 from experiments.config import Config
 from experiments.context import Context
-from experiments.pipeline import OpenRun, open_run, plan, run
+from experiments.pipeline import run
+from experiments.plan import OpenRun, open_run, plan
 from experiments.rundir import read_lines
 from experiments.stages import finalize as finalize_module
 from experiments.stages import sample as sample_module

@@ -14,7 +14,7 @@ import pytest
 
 from experiments.config import Config, config_from
 from experiments.context import Context
-from experiments.pipeline import DeviceStages, OpenRun, plan
+from experiments.plan import DeviceStages, OpenRun, plan
 from experiments.report import numbers
 from experiments.report.artefacts import device_results, history
 from experiments.report.figures import front_picture

@@ -15,7 +15,7 @@ from tiny_runs import TINY, Finished, launched, session_members, times
 from typer.testing import CliRunner
 
 from experiments.cli import app
-from experiments.pipeline import open_run
+from experiments.plan import open_run
 from experiments.rundir import MANIFEST
 from experiments.stages.finalize import load_members
 

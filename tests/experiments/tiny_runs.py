@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import Config, config_from
-from experiments.pipeline import OpenRun, open_run
+from experiments.plan import OpenRun, open_run
 from experiments.strict import read_yaml
 
 TINY = Path(__file__).with_name("tiny.yaml")
