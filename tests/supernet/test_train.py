@@ -282,7 +282,7 @@ def test_every_phase_opens_more_genes() -> None:
 def test_a_loss_that_is_not_finite_names_phase_and_checkpoint(phase: str, tmp_path: Path) -> None:
     epochs = dict.fromkeys(PHASES, 0) | {phase: 1}
     training = begin(training=replace(TRAINING, epochs=epochs, learning_rate=1e30, batch=8))
-    with pytest.raises(NasError, match=rf"phase {phase}, epoch 0: the loss is (nan|inf).*{tmp_path}.*checkpoint.pt"):
+    with pytest.raises(NasError, match=rf"phase {phase}, epoch 0: the loss is (nan|inf).*no good weights yet"):
         training.run(tmp_path / "checkpoint.pt", ignore)
 
 
@@ -292,7 +292,7 @@ def test_the_last_good_weights_survive_a_bad_image(tmp_path: Path, finished: Fin
         bad.run(checkpoint, killer(TOTAL - 1))
     good = checkpoint.read_bytes()
     bad.data.images[5, 0, 4, 4] = torch.inf
-    with pytest.raises(NasError, match="phase precision, epoch 1"):
+    with pytest.raises(NasError, match=rf"phase precision, epoch 1.*the last good weights are in {checkpoint}"):
         bad.run(checkpoint, ignore)
     assert checkpoint.read_bytes() == good
     resumed = begin()
