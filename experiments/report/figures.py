@@ -131,11 +131,9 @@ def _front(axes: Axes, result: DeviceResult) -> None:
     _frame(axes, result)
     winner = result.winner["measured"]
     x, y = winner[cost] / unit.worth, winner["error"] * 100
-    right = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0] > 0.75
     axes.annotate(
-        f"winner, {shown('error', winner['error'])}", (x, y), (-11 if right else 11, 11), textcoords="offset points",
-        ha="right" if right else "left", fontsize=8.5, fontweight="bold", zorder=7,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
+        f"winner, {shown('error', winner['error'])}", (x, y), (-6, 58), textcoords="offset points", ha="right",
+        fontsize=8.5, fontweight="bold", zorder=7, arrowprops={"arrowstyle": "-", "color": INK, "shrinkB": 9},
     )  # fmt: skip
     _front_legend(axes, result)
 
