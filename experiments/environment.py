@@ -7,10 +7,9 @@ import platform
 import re
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-_CPU_INFO = Path("/proc/cpuinfo")
+from hw_models.machine import cpu_model
 
 
 def environment(seed: int) -> dict[str, Any]:
@@ -24,13 +23,6 @@ def environment(seed: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in ("hwnas", *_dependencies())},
     }
-
-
-def cpu_model() -> str:
-    """The processor's name as the system gives it."""
-    text = _CPU_INFO.read_text() if _CPU_INFO.exists() else ""
-    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return named[1] if named else platform.processor() or platform.machine()
 
 
 def _dependencies() -> list[str]:

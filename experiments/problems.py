@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,6 @@ from nas.network import FLOAT_BITS, Input, Layer, Weighted, weight_bytes
 from nas.problem import Constraint, Problem
 from nas.tables import AdditiveCost, additive
 from predictors import accuracy, latency
-
-RESOURCES = ("lut", "ff", "dsp", "bram")
 
 
 def problem(context: Context, target: Target, fit_folder: Path, measure_folder: Path | None) -> Problem:
@@ -51,7 +50,7 @@ def limits(target: Target, device: Device) -> tuple[Constraint, ...]:
     """The config's constraints, and what the device holds where the config asks for no less."""
     wanted = dict(target.constraints)
     if device.resources is not None:
-        for name in RESOURCES:
+        for name in unrolled.RESOURCES:
             wanted[name] = min(wanted.get(name, math.inf), float(getattr(device.resources, name)))
     return tuple(Constraint(metric, limit) for metric, limit in wanted.items())
 
@@ -66,10 +65,7 @@ def dense_8bit(problem: Problem) -> Problem | None:
     )
     if not all(allowed):
         return None
-    return Problem(
-        problem.space, problem.metrics, problem.evaluate, problem.objectives, problem.constraints, allowed,
-        problem.additive,
-    )  # fmt: skip
+    return replace(problem, allowed=allowed)
 
 
 def _dense_8bit(gene: Gene, indices: tuple[int, ...]) -> tuple[int, ...]:
@@ -106,7 +102,7 @@ def _costs(context: Context, device: Device, measure_folder: Path | None) -> Map
         case "unrolled-fpga":
             assert device.clock_hz is not None
             clock_hz, priced = device.clock_hz, functools.cache(functools.partial(_unrolled, device))
-            costs = {name: table(lambda layer, name=name: priced(layer)[name]) for name in RESOURCES}  # type: ignore[misc]
+            costs = {name: table(lambda layer, name=name: priced(layer)[name]) for name in unrolled.RESOURCES}  # type: ignore[misc]
             cycles = table(lambda layer: priced(layer)["cycles"] / clock_hz)
             return {**costs, "latency_s": cycles, "weight_bytes": table(weight_bytes)}
 
@@ -118,4 +114,4 @@ def _unrolled(device: Device, layer: Layer) -> Mapping[str, float]:
         and (not isinstance(layer, Weighted) or layer.precision.weight_bits in device.weight_bits)
     ):
         return unrolled.layer_cost(layer)
-    return dict.fromkeys((*RESOURCES, "cycles"), math.nan)
+    return dict.fromkeys((*unrolled.RESOURCES, "cycles"), math.nan)

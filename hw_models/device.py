@@ -11,6 +11,7 @@ from typing import Literal, TypeVar, get_args
 
 import yaml
 
+from hw_models.unrolled import RESOURCES
 from nas.errors import NasError
 from nas.network import FLOAT_BITS
 
@@ -28,7 +29,6 @@ _FAMILY_KEYS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("threads",),
     "unrolled-fpga": ("part", "clock_hz", "resources"),
 }
-_RESOURCE_KEYS = ("lut", "ff", "dsp", "bram")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ def parse_device(name: str, text: str) -> Device:
         case "onnxruntime":
             return Device(*common, threads=int(field.number("threads", whole=True, least=1)))
         case "unrolled-fpga":
-            parts = field.inner("resources", _RESOURCE_KEYS)
-            have = Resources(*(int(parts.number(key, whole=True, least=0)) for key in _RESOURCE_KEYS))
+            parts = field.inner("resources", RESOURCES)
+            have = Resources(*(int(parts.number(key, whole=True, least=0)) for key in RESOURCES))
             clock_hz = field.number("clock_hz", whole=False, least=1)
             return Device(*common, part=field.text("part"), clock_hz=clock_hz, resources=have)
 

@@ -10,11 +10,11 @@ import pytest
 from tiny_runs import Finished, tiny_config
 
 from experiments.context import Context
-from experiments.problems import RESOURCES, dense_8bit, limits, problem
+from experiments.problems import dense_8bit, limits, problem
 from experiments.targets import Target
 from hw_models.device import load_device
 from hw_models.onnx_model import layer_bytes
-from hw_models.unrolled import layer_cost
+from hw_models.unrolled import RESOURCES, layer_cost
 from nas.genotype import largest
 from nas.network import FLOAT_BITS, Weighted
 from nas.problem import Problem, sample
