@@ -185,7 +185,7 @@ def bench(
     from experiments.strict import lookup
 
     benchmark = lookup(BENCHMARKS, name, "benchmark")
-    figures = benchmark.measure(quick, runs, _say)
+    figures = benchmark.measure(quick, runs, out, _say)
     command = f"nas bench {name}{' --quick' if quick else ''}"
     written = write_results(f"{name}{'-quick' if quick else ''}", benchmark.title, figures, command, 0, out)
     typer.echo(written[1].read_text())

@@ -10,10 +10,10 @@ from experiments.bench.results import Figure
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: its title, and a function of (quick, folder of runs, say) that measures its figures."""
+    """A benchmark: its title, and what measures it: a function of (quick, folder of runs, of results, say)."""
 
     title: str
-    measure: Callable[[bool, Path, Callable[[str], None]], dict[str, Figure]]
+    measure: Callable[[bool, Path, Path, Callable[[str], None]], dict[str, Figure]]
 
 
 BENCHMARKS: dict[str, Benchmark] = {"demo": Benchmark(demo.TITLE, demo.demo)}

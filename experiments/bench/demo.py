@@ -13,7 +13,9 @@ from experiments.bench.results import Figure, figure
 from experiments.config import Config, config_from
 from experiments.pipeline import run
 from experiments.plan import OpenRun, open_run
+from experiments.report.figures import front_picture
 from experiments.report.metrics import joint_over_dense, spearman
+from experiments.rundir import atomic_write
 from experiments.strict import read_yaml
 from nas.pareto import non_dominated
 
@@ -36,16 +38,19 @@ QUICK: Mapping[str, Any] = {
 """What `--quick` changes; the constraints go, since so short a training need not meet them."""
 
 
-def demo(quick: bool, runs: Path, say: Callable[[str], None]) -> dict[str, Figure]:
+def demo(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict[str, Figure]:
     """Run the main job and gather its figures: over devices the worst counts, over seeds the median.
 
     Args:
         quick: One seed, everything smaller.
         runs: Folder of runs; each call works in a new folder of it.
+        out: Where the fronts of the first seed go as a picture, `front.png`.
         say: Told of every stage.
     """
     folder = runs / f"bench-demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     opened = [open_run(run(_config(seed, quick), folder, say).path) for seed in (SEEDS[:1] if quick else SEEDS)]
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(out / f"front{'-quick' if quick else ''}.png", front_picture(opened[0]))
     figures: dict[str, Figure] = {}
     for name, (unit, worst, measure) in _FIGURES.items():
         values = [{d.target.name: measure(one, d.target.name) for d in one.plan.devices} for one in opened]

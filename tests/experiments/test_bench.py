@@ -42,6 +42,7 @@ def test_quick_demo_writes_its_figures(tmp_path: Path) -> None:
         assert figures[name]["value"] == (max(devices) if name == "best_error" else min(devices))
     assert figures["hls_mismatches"]["value"] == 0
     assert figures["best_error"]["value"] < 0.5
+    assert (tmp_path / "front-quick.png").read_bytes().startswith(b"\x89PNG")
     table = (tmp_path / "demo-quick.md").read_text()
     assert all(f"| {name} |" in table for name in figures)
 
