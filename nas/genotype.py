@@ -24,7 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Genotype = tuple[int, ...]
 
-GeneKind = Literal["kernel", "depth", "width", "weight_bits", "act_bits", "sparsity"]
+GeneKind = Literal["resolution", "kernel", "depth", "width", "weight_bits", "act_bits", "sparsity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,11 @@ def random_population(space: SearchSpace, size: int, rng: np.random.Generator) -
     return canonical(space, rng.integers(0, counts, size=(size, len(counts))))
 
 
+def opened(space: SearchSpace, kinds: Container[GeneKind]) -> IntArray:
+    """Least choices, shape (genes,), that open the genes of these kinds and hold the others at their largest."""
+    return np.where([gene.kind in kinds for gene in space.genes], 0, largest(space))
+
+
 def count_networks(space: SearchSpace) -> int:
     """The exact number of distinct networks: the number of canonical genotypes."""
     gated: dict[int, list[Gene]] = defaultdict(list)
@@ -114,19 +119,24 @@ def count_networks(space: SearchSpace) -> int:
     return total
 
 
-def tilted_population(space: SearchSpace, size: int, rng: np.random.Generator, kinds: Container[GeneKind]) -> IntArray:
+def tilted_population(space: SearchSpace, size: int, rng: np.random.Generator, least: IntArray) -> IntArray:
     """Genotypes that reach from the smallest networks to the largest, canonical, shape (size, genes).
 
     Each member draws one level in [0, 1] per kind of gene; its genes of that kind are binomial around the level.
-    Uniform genes would put nearly all members in the middle. Kinds not in `kinds` stay at the largest choice.
+    Uniform genes would put nearly all members in the middle.
+
+    Args:
+        space: The space.
+        size: Number of genotypes.
+        rng: Source of randomness.
+        least: The least choice index each gene may take, shape (genes,); zeros for the whole space.
     """
     population = np.tile(largest(space), (size, 1))
     for kind in dict.fromkeys(gene.kind for gene in space.genes):
         level = rng.random((size, 1))
         columns = [index for index, gene in enumerate(space.genes) if gene.kind == kind]
-        drawn = rng.binomial(largest(space)[columns], level, size=(size, len(columns)))
-        if kind in kinds:
-            population[:, columns] = drawn
+        lower = least[columns]
+        population[:, columns] = lower + rng.binomial(largest(space)[columns] - lower, level, (size, len(columns)))
     return canonical(space, population)
 
 

@@ -19,7 +19,8 @@ from typing import Literal
 from nas.errors import NasError
 
 Shape = tuple[int, ...]
-Activation = Literal["identity", "relu"]
+Activation = Literal["identity", "relu", "hswish", "hsigmoid"]
+"""`hswish`: x * hsigmoid(x), and `hsigmoid`: clip(x + 3, 0, 6) / 6 (MobileNetV3, arXiv 1905.02244, section 5.2)."""
 
 FLOAT_BITS = 32
 """Bit width that stands for IEEE single precision: a tensor of 32 bits is not quantized."""
@@ -111,12 +112,13 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """Element-wise sum of two tensors, both read in one format."""
+    """Element-wise sum of two tensors, both read in one format, and an activation of it."""
 
     name: str
     inputs: tuple[str, ...]
     in_shape: Shape
     precision: Precision = FLOAT
+    activation: Activation = "identity"
 
     @property
     def out_shape(self) -> Shape:
@@ -137,8 +139,45 @@ class Mean:
         return self.in_shape[:1]
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Largest or mean value of each window, padding left out: `(c, h, w) -> (c, ceil(h / stride), ceil(w / stride))`.
+
+    Padding is `(kernel - 1) // 2` on all sides; a window that reaches past the end counts what is there.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    in_shape: Shape
+    kernel: int
+    stride: int
+    kind: Literal["max", "mean"]
+    precision: Precision = FLOAT
+
+    @property
+    def out_shape(self) -> Shape:
+        return (self.in_shape[0], *(math.ceil(size / self.stride) for size in self.in_shape[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Each channel of the first input, `(c, h, w)`, times its gate in the second, `(c,)`: squeeze-and-excitation.
+
+    `precision.act_bits` is the map's; the gates, in [0, 1], are read as they come.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    in_shape: Shape
+    precision: Precision = FLOAT
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.in_shape
+
+
 Weighted = Conv2d | Linear
-Layer = Input | Conv2d | Linear | Add | Mean
+Layer = Input | Conv2d | Linear | Add | Mean | Pool | Scale
 
 
 def weight_count(layer: Layer) -> int:
@@ -187,8 +226,9 @@ class Network:
             for source in layer.inputs:
                 if source not in shapes:
                     raise NasError(f"{where}: reads {source!r}, which is not an earlier layer")
-                if not isinstance(layer, Input) and shapes[source] != layer.in_shape:
-                    raise NasError(f"{where}: in_shape is {layer.in_shape}, but {source!r} gives {shapes[source]}")
+                expected = _read_shape(layer, source)
+                if shapes[source] != expected:
+                    raise NasError(f"{where}: reads shape {expected}, but {source!r} gives {shapes[source]}")
             shapes[layer.name] = layer.out_shape
 
     def __iter__(self) -> Iterator[Layer]:
@@ -226,11 +266,17 @@ class Network:
         return hashlib.sha256(repr(self.layers).encode()).hexdigest()[:16]
 
 
+def _read_shape(layer: Layer, source: str) -> Shape:
+    """The shape a layer expects of one of its inputs."""
+    assert not isinstance(layer, Input)
+    return layer.in_shape[:1] if isinstance(layer, Scale) and source == layer.inputs[1] else layer.in_shape
+
+
 def _float_layer(layer: Layer) -> Layer:
     match layer:
         case Input():
             return layer
         case Conv2d() | Linear():
             return dataclasses.replace(layer, precision=FLOAT, sparsity=0.0)
-        case Add() | Mean():
+        case Add() | Mean() | Pool() | Scale():
             return dataclasses.replace(layer, precision=FLOAT)

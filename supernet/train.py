@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.errors import NasError
-from nas.genotype import GeneKind, SearchSpace, largest, tilted_population
+from nas.genotype import GeneKind, SearchSpace, largest, opened, tilted_population
 from nas.network import Network
 from supernet.channels import sort_channels
 from supernet.data import Split, batches, shift_images
@@ -139,7 +139,9 @@ class ProgressiveShrinking:
     def _sample(self, phase: str, rng: np.random.Generator) -> list[Network]:
         if phase == "full":
             return [self.full]
-        population = tilted_population(self.space, self.training.subnets_per_step, rng, PHASES[phase])
+        population = tilted_population(
+            self.space, self.training.subnets_per_step, rng, opened(self.space, PHASES[phase])
+        )
         networks = [self.space.lower(genotype) for genotype in population.tolist()]
         return networks if phase == "precision" else [network.as_float() for network in networks]
 

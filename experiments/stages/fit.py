@@ -16,7 +16,7 @@ from experiments.stages.sample import load_samples
 from hw_models.device import load_device
 from hw_models.latency import measured_latencies
 from nas.errors import NasError
-from nas.genotype import FloatArray, IntArray, distinct, tilted_population
+from nas.genotype import FloatArray, IntArray, distinct, opened, tilted_population
 from nas.network import Network
 from predictors import accuracy, latency
 from predictors.prediction import Prediction, score
@@ -56,7 +56,9 @@ def measure(context: Context, device_name: str, folder: Path) -> dict[str, Any]:
 
 def _architectures(context: Context, count: int) -> list[Network]:
     rng = np.random.default_rng([context.config.seed, 2])
-    drawn = tilted_population(context.space, 4 * count, rng, {"kernel", "depth", "width"})
+    drawn = tilted_population(
+        context.space, 4 * count, rng, opened(context.space, {"resolution", "kernel", "depth", "width"})
+    )
     return [context.space.lower(genotype).as_float() for genotype in distinct(drawn)[:count].tolist()]
 
 

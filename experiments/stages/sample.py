@@ -53,8 +53,8 @@ def load_samples(folder: Path) -> Sampled:
 def _draw(context: Context) -> IntArray:
     rng = np.random.default_rng([context.config.seed, 1])
     wanted = context.config.predictors.accuracy.samples
-    kinds = {gene.kind for gene in context.space.genes}
-    return distinct(tilted_population(context.space, 2 * wanted, rng, kinds))[:wanted]
+    anything = np.zeros(len(context.space.genes), dtype=np.int64)
+    return distinct(tilted_population(context.space, 2 * wanted, rng, anything))[:wanted]
 
 
 def _evaluate(context: Context, train_folder: Path, indices: tuple[int, ...]) -> list[float]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nas.errors import NasError
-from nas.genotype import Gate, Gene, active, largest, random_population, tilted_population
+from nas.genotype import Gate, Gene, active, largest, opened, random_population, tilted_population
 from nas.spaces import MlpChoices
 from nas.spaces.precision import PrecisionChoices
 
@@ -40,7 +40,7 @@ def test_random_populations_follow_the_seed() -> None:
 
 
 def test_tilted_populations_reach_both_ends() -> None:
-    tilted = tilted_population(SPACE, 400, np.random.default_rng(0), ("width", "depth"))
+    tilted = tilted_population(SPACE, 400, np.random.default_rng(0), opened(SPACE, ("width", "depth")))
     columns = [index for index, gene in enumerate(SPACE.genes) if gene.kind == "width" and gene.gate is None]
     bits = [index for index, gene in enumerate(SPACE.genes) if gene.kind == "weight_bits" and gene.gate is None]
     assert set(tilted[:, columns].ravel().tolist()) == {0, 1}
