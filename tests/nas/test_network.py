@@ -59,7 +59,7 @@ def test_pruning_is_exact_and_never_total() -> None:
         ((INPUT, DEPTHWISE), r"layer 1 \(dw\): reads 'conv', which is not an earlier layer"),
         (
             (INPUT, Mean("mean", ("input",), (6, 4, 4))),
-            r"layer 1 \(mean\): in_shape is \(6, 4, 4\), but 'input' gives \(3, 8, 8\)",
+            r"layer 1 \(mean\): reads shape \(6, 4, 4\), but 'input' gives \(3, 8, 8\)",
         ),
     ],
 )
