@@ -23,7 +23,7 @@ HOMES = {
     "numpy": ("",),
     "torch": ("supernet/", "predictors/neural.py"),
     "scipy": ("predictors/",),
-    "sklearn": ("supernet/data.py", "predictors/"),
+    "sklearn": ("supernet/data/digits.py", "predictors/"),
     "optuna": ("nas/search/optuna_study.py",),
     "ortools": ("nas/search/cp_sat.py",),
     "highspy": ("nas/search/highs.py",),

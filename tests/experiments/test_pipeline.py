@@ -35,7 +35,7 @@ from hw_models.unrolled import RESOURCES, layer_cost
 from nas.errors import NasError
 from nas.network import weight_bytes
 from predictors import accuracy, latency
-from supernet.data import Dataset, Split, load_dataset
+from supernet.data import Dataset, TensorSplit, load_dataset
 from supernet.evaluate import design_logits
 
 pytestmark = [
@@ -374,7 +374,7 @@ def test_the_test_split_steers_nothing(
     def mislabelled(name: str, validation: float, test: float, seed: int) -> Dataset:
         data = load_dataset(name, validation, test, seed)
         labels = (data.test.labels + 1) % data.classes
-        return Dataset(data.name, data.classes, data.train, data.validation, Split(data.test.images, labels))
+        return Dataset(data.name, data.classes, data.train, data.validation, TensorSplit(data.test.images, labels))
 
     monkeypatch.setattr(context_module, "load_dataset", mislabelled)
     right, wrong = finished.open(), in_process(tiny_config(), measured_only, monkeypatch)

@@ -12,7 +12,7 @@ from small_supernets import EXAMPLES, FLOATS, MIXED, QUANTIZED, some_images, som
 from fpga import reference
 from nas.design import Design
 from nas.network import Network, nonzeros
-from supernet.data import Split
+from supernet.data import Split, TensorSplit
 from supernet.evaluate import FineTuning, design_logits, error, fine_tune
 from supernet.subnet import Subnet, from_design
 
@@ -30,7 +30,7 @@ def labelled(subnet: Subnet, count: int, seed: int) -> Split:
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand((count, *subnet.network.input.out_shape), generator=generator)
     classes = subnet.network.layers[-1].out_shape[0]
-    return Split(images, torch.randint(classes, (count,), generator=generator))
+    return TensorSplit(images, torch.randint(classes, (count,), generator=generator))
 
 
 @pytest.mark.parametrize("example", ["mobile", "mlp"])
@@ -151,9 +151,9 @@ def test_fine_tuning_listens_to_its_teacher() -> None:
     student, teacher = extracted("mlp", network, 0), extracted("mlp", network, 1)
     data = labelled(student, 96, 6)
     answers = teacher(data.images).argmax(1)
-    assert error(student, Split(data.images, answers)) > 0.6
+    assert error(student, TensorSplit(data.images, answers)) > 0.6
     fine_tune(student, teacher, data, FineTuning(30, 16, 0.02, 1.0, 0), 0)
-    assert error(student, Split(data.images, answers)) < 0.4
+    assert error(student, TensorSplit(data.images, answers)) < 0.4
     assert error(student, data) > 0.6
 
 

@@ -23,7 +23,7 @@ from nas.network import FLOAT, Conv2d, Network
 from nas.spaces import MobileChoices
 from nas.spaces.mobile import Stage
 from supernet.channels import sort_channels
-from supernet.data import Dataset, Split, load_dataset
+from supernet.data import Dataset, Split, TensorSplit, load_dataset
 from supernet.elastic import Supernet
 from supernet.train import PHASES, Epoch, ProgressiveShrinking, Training, save_atomically, set_cosine_rate
 
@@ -50,7 +50,8 @@ def digits_data() -> Dataset:
 
 def begin(seed: int = 0, training: Training = TRAINING, data: Split | None = None) -> ProgressiveShrinking:
     train = digits_data().train
-    return ProgressiveShrinking(space(), data or Split(train.images[:64].clone(), train.labels[:64]), training, seed)
+    data = data or TensorSplit(train.images[:64].clone(), train.labels[:64])
+    return ProgressiveShrinking(space(), data, training, seed)
 
 
 def ignore(_: Epoch) -> None:
@@ -305,7 +306,7 @@ def test_training_sees_the_training_split_alone(tmp_path: Path) -> None:
     clean = digits_data()
 
     def poisoned(split: Split) -> Split:
-        return Split(split.images * torch.nan, split.labels)
+        return TensorSplit(split.images * torch.nan, split.labels)
 
     data = Dataset("digits", 10, clean.train, poisoned(clean.validation), poisoned(clean.test))
     training = begin(training=replace(TRAINING, epochs=dict.fromkeys(PHASES, 1), batch=256), data=data.train)
