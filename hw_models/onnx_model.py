@@ -19,7 +19,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nas.design import Design
 from nas.errors import NasError
-from nas.network import FLOAT_BITS, Activation, Add, Conv2d, Input, Layer, Linear, Mean, Shape, Weighted, weight_count
+from nas.network import (
+    FLOAT_BITS,
+    Activation,
+    Add,
+    Conv2d,
+    Input,
+    Layer,
+    Linear,
+    Mean,
+    Pool,
+    Scale,
+    Shape,
+    Weighted,
+    weight_count,
+)
 
 OPSET = 25
 """The first opset whose DequantizeLinear reads INT2."""
@@ -109,23 +123,39 @@ class _Graph:
                 node = helper.make_node("Gemm", sources + self._weights(layer), [], transB=1)
                 self._activated(node, out, layer.activation)
             case Add():
-                self.nodes.append(helper.make_node("Add", sources, [out]))
+                self._activated(helper.make_node("Add", sources, []), out, layer.activation)
             case Mean():
                 self.nodes.append(helper.make_node("GlobalAveragePool", sources, [f"{out}.pooled"]))
                 self.nodes.append(helper.make_node("Flatten", [f"{out}.pooled"], [out]))
+            case Pool():
+                self.nodes.append(_pool(layer, sources, out))
+            case Scale():
+                self._scale(sources, out)
 
     def _tensor(self, name: str) -> str:
         layers = self.design.network.layers
         return {layers[0].name: "input", layers[-1].name: "output"}.get(name, name)
 
     def _activated(self, node: onnx.NodeProto, out: str, activation: Activation) -> None:
+        wide = out if activation == "identity" else f"{out}.wide"
+        node.output.append(wide)
         self.nodes.append(node)
         match activation:
             case "identity":
-                node.output.append(out)
+                pass
             case "relu":
-                node.output.append(f"{out}.wide")
-                self.nodes.append(helper.make_node("Relu", [f"{out}.wide"], [out]))
+                self.nodes.append(helper.make_node("Relu", [wide], [out]))
+            case "hswish":
+                self.nodes.append(helper.make_node("HardSwish", [wide], [out]))
+            case "hsigmoid":
+                self.nodes.append(helper.make_node("HardSigmoid", [wide], [out], alpha=1 / 6, beta=0.5))
+
+    def _scale(self, sources: list[str], out: str) -> None:
+        """The axes are a node, not an initializer: these hold the parameters, and what they take is counted."""
+        axes, gates = f"{out}.axes", f"{out}.gates"
+        self.nodes.append(helper.make_node("Constant", [], [axes], value_ints=[2, 3]))
+        self.nodes.append(helper.make_node("Unsqueeze", [sources[1], axes], [gates]))
+        self.nodes.append(helper.make_node("Mul", [sources[0], gates], [out]))
 
     def _weights(self, layer: Weighted) -> list[str]:
         """Store a layer's weights and bias; the names of both as floats."""
@@ -145,6 +175,17 @@ class _Graph:
 
     def _store(self, name: str, values: npt.NDArray[np.generic]) -> None:
         self.initializers.append(numpy_helper.from_array(values, name))
+
+
+def _pool(layer: Pool, sources: list[str], out: str) -> onnx.NodeProto:
+    """Padded at the end as far as the last window reaches; neither a maximum nor a mean counts padding."""
+    before, reach = (layer.kernel - 1) // 2, layer.kernel - layer.stride
+    sides = zip(layer.in_shape[1:], layer.out_shape[1:], strict=True)
+    after = [max(0, outs * layer.stride + reach - before - size) for size, outs in sides]
+    return helper.make_node(
+        "MaxPool" if layer.kind == "max" else "AveragePool", sources, [out],
+        kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2, pads=[before, before, *after],
+    )  # fmt: skip
 
 
 def _value(name: str, shape: Shape) -> onnx.ValueInfoProto:
