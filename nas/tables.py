@@ -6,15 +6,23 @@ the few genes a layer depends on; after that a population's additive cost is a g
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
-from nas.genotype import FloatArray, IntArray, SearchSpace, choice_counts, largest
-from nas.network import Layer
+from nas.errors import NasError
+from nas.genotype import FloatArray, GeneKind, Genotype, IntArray, SearchSpace, choice_counts, largest
+from nas.network import Layer, Precision
+
+_SHAPING: tuple[GeneKind, ...] = ("resolution", "kernel", "depth", "width")
 
 
 @dataclass(frozen=True)
@@ -61,35 +69,133 @@ class AdditiveCost:
 
 
 def layer_tables(space: SearchSpace) -> tuple[LayerTable, ...]:
-    """Find the genes each layer depends on and lower every combination of them.
+    """Find the genes each layer depends on and list its form for every combination of them.
 
-    A layer depends on a gene when changing that gene alone, from the largest network or from any other choice
-    of the genes that gate others, changes or removes the layer.
+    A layer is looked at from its home: the largest network or, where that lacks it, the first that another choice of
+    a gene that gates others gives. Each field of the layer depends on the genes that change it alone, and is lowered
+    for every combination of those only; so is whether the layer is there. The forms are put together from the fields.
+
+    Raises:
+        NasError: One name stands for different ops.
     """
-    counts = choice_counts(space)
-    gates = sorted({gene.gate.gene for gene in space.genes if gene.gate is not None})
-    bases = [largest(space)]
-    for gate in gates:
-        bases += [_with(largest(space), (gate,), (choice,)) for choice in range(counts[gate] - 1)]
-    depends: dict[str, set[int]] = {}
-    for base in bases:
-        reference = space.lower(base.tolist()).by_name
-        for name in reference:
-            depends.setdefault(name, set())
-        for gene, count in enumerate(counts):
-            for choice in range(count):
-                changed = space.lower(_with(base, (gene,), (choice,)).tolist()).by_name
-                for name in reference.keys() | changed.keys():
-                    if reference.get(name) != changed.get(name):
-                        depends.setdefault(name, set()).add(gene)
-    return tuple(_fill(space, name, tuple(sorted(genes)), counts) for name, genes in depends.items())
+    tables: dict[str, LayerTable] = {}
+    for genotype in _homes(space):
+        home = _Home(space, genotype)
+        tables |= {name: home.table(name) for name in home.layers if name not in tables}
+    return tuple(tables.values())
 
 
-def _fill(space: SearchSpace, name: str, genes: tuple[int, ...], counts: IntArray) -> LayerTable:
-    base = largest(space)
-    combinations = itertools.product(*(range(counts[gene]) for gene in genes))
-    forms = tuple(space.lower(_with(base, genes, combo).tolist()).by_name.get(name) for combo in combinations)
-    return LayerTable(name, genes, forms)
+def _homes(space: SearchSpace) -> Iterator[IntArray]:
+    """The largest genotype, then those that differ from it by one gene that gates others."""
+    top = largest(space)
+    yield top
+    for gate in _gates(space):
+        for choice in range(top[gate]):
+            yield _with(top, (gate,), (choice,))
+
+
+def _gates(space: SearchSpace) -> list[int]:
+    return sorted({gene.gate.gene for gene in space.genes if gene.gate is not None})
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A layer, or a part of one, for each combination of the genes it depends on, row-major; None where absent."""
+
+    genes: Genotype
+    values: tuple[Any, ...]
+
+
+class _Home:
+    """The layers of one network, and what becomes of them where some of its genes change."""
+
+    def __init__(self, space: SearchSpace, genotype: IntArray) -> None:
+        self.space, self.genotype, self.counts = space, genotype, choice_counts(space).tolist()
+        self.layers = space.lower(genotype.tolist()).by_name
+        self._memory: dict[tuple[Genotype, Genotype], dict[str, Layer | None]] = {}
+
+    def changed(self, genes: Genotype, choices: Genotype) -> dict[str, Layer | None]:
+        """The layers that differ once these genes take these choices; None for one that is gone."""
+        if (genes, choices) not in self._memory:
+            found = self.space.lower(_with(self.genotype, genes, choices).tolist()).by_name
+            different = {name: found.get(name) for name, layer in self.layers.items() if found.get(name) != layer}
+            self._memory[genes, choices] = different
+        return self._memory[genes, choices]
+
+    @cached_property
+    def alone(self) -> Mapping[str, Mapping[int, Sequence[tuple[Layer, Layer | None]]]]:
+        """For each layer and each gene that changes it alone: what it is before and after."""
+        alone: dict[str, dict[int, list[tuple[Layer, Layer | None]]]] = defaultdict(lambda: defaultdict(list))
+        for place, genes in self._places():
+            for gene in genes:
+                for choice in range(self.counts[gene]):
+                    for name, after in place.changed((gene,), (choice,)).items():
+                        alone[name][gene].append((place.layers[name], after))
+        return alone
+
+    def _places(self) -> Iterator[tuple[_Home, Sequence[int]]]:
+        """Where to change genes one at a time, and which: here all of them.
+
+        A change of shape may hide behind rounding at one choice of another gene and show at the next. So the genes
+        that shape a network are changed at every choice of the others, too: of those that gate, then of the rest.
+        """
+        yield self, range(len(self.counts))
+        gates = _gates(self.space)
+        shaping = [index for index, gene in enumerate(self.space.genes) if gene.kind in _SHAPING]
+        for group in (gates, [gene for gene in shaping if gene not in gates]):
+            for level in range(max((self.counts[gene] for gene in group), default=1) - 1):
+                choices = [min(level, self.counts[gene] - 1) for gene in group]
+                yield _Home(self.space, _with(self.genotype, group, choices)), shaping
+
+    def table(self, name: str) -> LayerTable:
+        """Every form of one layer."""
+        kind = type(self.layers[name])
+        for before, after in itertools.chain.from_iterable(self.alone[name].values()):
+            if after is not None and type(before) is not type(after):
+                law = f"is a {type(before).__name__} in one network and a {type(after).__name__} in another"
+                raise NasError(f"layer {name}: {law}; give them names of their own")
+        form = _combined(kind, [self._part(name, field.name) for field in dataclasses.fields(kind)], self.counts)
+        return LayerTable(name, form.genes, form.values)
+
+    def _part(self, name: str, path: str) -> _Part:
+        """One field of a layer, such as `kernel` or `precision.act_bits`; its name stands for the layer's presence."""
+        read = attrgetter(path)
+        value = read(self.layers[name])
+        if isinstance(value, Precision):
+            parts = [self._part(name, f"{path}.{field.name}") for field in dataclasses.fields(value)]
+            return _combined(type(value), parts, self.counts)
+
+        def changes(before: Layer, after: Layer | None) -> bool:
+            return path == "name" if after is None else read(before) != read(after)
+
+        genes = [gene for gene, pairs in self.alone[name].items() if any(itertools.starmap(changes, pairs))]
+        return self._lowered(name, genes, read)
+
+    def _lowered(self, name: str, genes: Sequence[int], read: Callable[[Layer], object]) -> _Part:
+        """What `read` gives for each combination of these genes, everything else as at home."""
+        ordered, values = tuple(sorted(genes)), []
+        for choices in itertools.product(*(range(self.counts[gene]) for gene in ordered)):
+            layer = self.changed(ordered, choices).get(name, self.layers[name])
+            values.append(None if layer is None else read(layer))
+        return _Part(ordered, tuple(values))
+
+
+def _combined(make: Callable[..., object], parts: Sequence[_Part], counts: Sequence[int]) -> _Part:
+    """`make` of the parts, for each combination of all their genes; None where one of them is."""
+    genes = tuple(sorted(set().union(*(part.genes for part in parts))))
+    combinations = np.array(list(itertools.product(*(range(counts[gene]) for gene in genes))), dtype=np.int64)
+    columns = []
+    for part in parts:
+        places = [genes.index(gene) for gene in part.genes]
+        rows = combinations[:, places] @ np.array(_strides(part.genes, counts), dtype=np.int64)
+        columns.append([part.values[row] for row in rows.tolist()])
+    rows_of_values = zip(*columns, strict=True)
+    return _Part(genes, tuple(None if None in values else make(*values) for values in rows_of_values))
+
+
+def _strides(genes: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides of the combinations of these genes."""
+    return tuple(math.prod(counts[gene] for gene in genes[i + 1 :]) for i in range(len(genes)))
 
 
 def _with(genotype: IntArray, genes: Sequence[int], choices: Sequence[int]) -> IntArray:
@@ -107,8 +213,7 @@ def additive(
 
 
 def _price(table: LayerTable, cost: Callable[[Layer], float | FloatArray], counts: IntArray) -> AdditiveTable:
-    sizes = [int(counts[gene]) for gene in table.genes]
-    strides = tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
+    strides = _strides(table.genes, counts.tolist())
     prices = [None if form is None else np.asarray(cost(form), dtype=np.float64) for form in table.forms]
     zero = np.zeros_like(next(price for price in prices if price is not None))
     return AdditiveTable(table.genes, strides, np.stack([zero if p is None else p for p in prices]))

@@ -2,7 +2,12 @@
 
 from nas.spaces.mlp import MlpChoices
 from nas.spaces.mobile import MobileChoices
+from nas.spaces.resnet import ResnetChoices
 
-Choices = MobileChoices | MlpChoices
+Choices = MobileChoices | ResnetChoices | MlpChoices
 
-SPACES: dict[str, type[MobileChoices] | type[MlpChoices]] = {"mobile": MobileChoices, "mlp": MlpChoices}
+SPACES: dict[str, type[MobileChoices] | type[ResnetChoices] | type[MlpChoices]] = {
+    "mobile": MobileChoices,
+    "resnet": ResnetChoices,
+    "mlp": MlpChoices,
+}

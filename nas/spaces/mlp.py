@@ -9,9 +9,17 @@ from functools import cached_property
 from typing import ClassVar
 
 from nas.errors import NasError
-from nas.genotype import Gate, Gene
+from nas.genotype import Gene
 from nas.network import Input, Layer, Linear, Network, Shape
-from nas.spaces.precision import PrecisionChoices, chosen, gene, layer_precision, precision_genes, require_choices
+from nas.spaces.precision import (
+    PrecisionChoices,
+    chosen,
+    depth_gate,
+    gene,
+    layer_precision,
+    precision_genes,
+    require_choices,
+)
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,10 @@ class MlpSpace:
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
-        precision, depths = self.choices.precision, sorted(self.choices.depth)
+        precision = self.choices.precision
         genes = [gene("depth", "depth", self.choices.depth)]
-        for index in range(1, depths[-1] + 1):
-            least = next(i for i, depth in enumerate(depths) if depth >= index)
-            gate = Gate(0, least) if least else None
+        for index in range(1, max(self.choices.depth) + 1):
+            gate = depth_gate(0, self.choices.depth, index)
             genes.append(gene(f"fc{index}.width", "width", self.choices.width, gate))
             genes += precision_genes(f"fc{index}", precision, gate)
         return tuple(genes + precision_genes("head", precision))

@@ -1,4 +1,8 @@
-"""`mobile`: inverted residual blocks (MobileNetV2) with elastic depth, kernel and expand ratio, as in Once-for-All."""
+"""`mobile`: inverted residual blocks with elastic depth, kernel, expand ratio and resolution, as in Once-for-All.
+
+Blocks are MobileNetV2's (arXiv 1801.04381, section 3.3) and, with squeeze-and-excitation and hard swish, MobileNetV3's
+(arXiv 1905.02244, section 5). Once-for-All is arXiv 1908.09791.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,47 @@ from functools import cached_property
 from typing import ClassVar
 
 from nas.errors import NasError
-from nas.genotype import Gate, Gene
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Shape
-from nas.spaces.precision import PrecisionChoices, chosen, gene, layer_precision, precision_genes, require_choices
+from nas.genotype import Gene
+from nas.network import Layer, Mean, Network, Shape
+from nas.spaces.images import (
+    Nonlinearity,
+    convolution,
+    dense,
+    entry,
+    make_divisible,
+    require_distinct,
+    require_images,
+    require_resolution,
+    require_scaling,
+    resolution_genes,
+)
+from nas.spaces.inverted import InvertedResidual
+from nas.spaces.precision import (
+    PrecisionChoices,
+    chosen,
+    depth_gate,
+    gene,
+    layer_precision,
+    precision_genes,
+    require_choices,
+)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks of one width; the first one strides."""
+    """Blocks of one width; the first one strides.
+
+    `kernel` and `expand`, where given, take the place of the space's. Where the only expand ratio is 1, blocks have no
+    expansion. `squeeze` puts squeeze-and-excitation behind the depthwise convolutions.
+    """
 
     width: int
     stride: int
     depth: tuple[int, ...]
+    kernel: tuple[int, ...] = ()
+    expand: tuple[float, ...] = ()
+    activation: Nonlinearity = "relu"
+    squeeze: bool = False
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
@@ -28,34 +61,89 @@ class Stage:
         require_choices("depth", self.depth)
         if min(self.width, self.stride, *self.depth) < 1:
             raise NasError(f"width, stride and depth must be at least 1; got {self}")
+        if self.kernel:
+            _require_kernels(self.kernel)
+        if self.expand:
+            require_scaling(1, expand=self.expand)
 
 
 @dataclass(frozen=True)
 class MobileChoices:
-    """What a config says of a mobile space: stem width, stages, and the choices of every block."""
+    """What a config says of a mobile space: stem, stages, the choices of every block, and what follows the last.
+
+    Attributes:
+        stem: Channels of the 3x3 convolution that comes first.
+        stages: The blocks, stage by stage.
+        kernel: Kernel sizes of depthwise convolutions.
+        expand: Channels inside a block, as a multiple of those it reads.
+        precision: Choices of each weighted layer.
+        stem_stride: Stride of the stem.
+        stem_activation: Activation of the stem.
+        resolution: Choices of the edge of the square input, in pixels; none for the data's own size.
+        final: Channels of a 1x1 convolution with hard swish behind the last stage; 0 for none.
+        features: Width of a linear layer with hard swish between mean and classifier; 0 for none.
+        width_multiple: All widths are this multiple of what is given.
+        divisor: Channels are rounded to multiples of it, see `make_divisible`.
+    """
 
     stem: int
     stages: tuple[Stage, ...]
     kernel: tuple[int, ...]
     expand: tuple[float, ...]
     precision: PrecisionChoices = field(default_factory=PrecisionChoices)
+    stem_stride: int = 1
+    stem_activation: Nonlinearity = "relu"
+    resolution: tuple[int, ...] = ()
+    final: int = 0
+    features: int = 0
+    width_multiple: float = 1.0
+    divisor: int = 1
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        require_choices("kernel", self.kernel)
-        require_choices("expand", self.expand)
+        _require_kernels(self.kernel)
+        require_scaling(self.divisor, expand=self.expand, width_multiple=(self.width_multiple,))
         if not self.stages or self.stem < 1:
             raise NasError("a mobile space needs a stem of at least 1 channel and at least one stage")
-        if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernel):
-            raise NasError(f"kernel choices must be odd, got {list(self.kernel)}")
-        if min(self.expand) <= 0:
-            raise NasError(f"expand ratios must be positive, got {list(self.expand)}")
+        if self.stem_stride < 1:
+            raise NasError(f"stem_stride must be at least 1, got {self.stem_stride}")
+        if min(self.final, self.features) < 0:
+            raise NasError(f"final and features are widths, 0 for none; got {self.final} and {self.features}")
+        require_resolution(self.resolution, self.stem_stride * math.prod(stage.stride for stage in self.stages))
+        for block in self.blocks:
+            channels = [block.middle(ratio) for ratio in block.expand]
+            require_distinct(block.name, "expand", block.expand, channels, self.divisor)
+
+    def scaled(self, width: int) -> int:
+        """A width of the config, multiplied and rounded; 0 stays 0."""
+        return make_divisible(width * self.width_multiple, self.divisor) if width else 0
+
+    @cached_property
+    def blocks(self) -> tuple[InvertedResidual, ...]:
+        """Every block of the deepest network, in order."""
+        blocks: list[InvertedResidual] = []
+        for s, stage in enumerate(self.stages, 1):
+            for b in range(1, max(stage.depth) + 1):
+                block = InvertedResidual(
+                    stage=s,
+                    index=b,
+                    gate=depth_gate(s - 1, stage.depth, b),
+                    reads=blocks[-1].width if blocks else self.scaled(self.stem),
+                    width=self.scaled(stage.width),
+                    stride=stage.stride if b == 1 else 1,
+                    kernel=stage.kernel or self.kernel,
+                    expand=stage.expand or self.expand,
+                    activation=stage.activation,
+                    squeeze=stage.squeeze,
+                    divisor=self.divisor,
+                )
+                blocks.append(block)
+        return tuple(blocks)
 
     def build(self, input_shape: Shape, classes: int) -> MobileSpace:
         """The space over images of this shape."""
-        if len(input_shape) != 3:
-            raise NasError(f"a mobile space reads images (channels, height, width); this data has shape {input_shape}")
+        require_images("mobile", input_shape, self.resolution)
         return MobileSpace(self, input_shape, classes)
 
 
@@ -69,67 +157,53 @@ class MobileSpace:
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
-        precision = self.choices.precision
-        genes = [gene(f"s{s}.depth", "depth", stage.depth) for s, stage in enumerate(self.choices.stages, 1)]
-        genes += precision_genes("stem", precision)
-        for s, stage in enumerate(self.choices.stages, 1):
-            depths = sorted(stage.depth)
-            for b in range(1, depths[-1] + 1):
-                least = next(index for index, depth in enumerate(depths) if depth >= b)
-                gate = Gate(s - 1, least) if least else None
-                block = f"s{s}.b{b}"
-                genes.append(gene(f"{block}.kernel", "kernel", self.choices.kernel, gate))
-                genes.append(gene(f"{block}.ratio", "width", self.choices.expand, gate))
-                for layer in ("expand", "depthwise", "project"):
-                    genes += precision_genes(f"{block}.{layer}", precision, gate)
-        return tuple(genes + precision_genes("head", precision))
+        choices = self.choices
+        genes = [gene(f"s{s}.depth", "depth", stage.depth) for s, stage in enumerate(choices.stages, 1)]
+        genes += resolution_genes(choices.resolution)
+        genes += precision_genes("stem", choices.precision)
+        for block in choices.blocks:
+            genes += block.genes(choices.precision)
+        for tail in self._tail:
+            genes += precision_genes(tail, choices.precision)
+        return tuple(genes)
+
+    @property
+    def _tail(self) -> tuple[str, ...]:
+        """The weighted layers behind the last stage."""
+        widths = {"final": self.choices.final, "features": self.choices.features, "head": self.classes}
+        return tuple(name for name, width in widths.items() if width)
 
     def lower(self, genotype: Sequence[int]) -> Network:
-        values = chosen(self.genes, list(genotype))
-        precision, sparsity = layer_precision(values, "stem")
-        height, width = self.input_shape[1:]
-        layers: list[Layer] = [Input("input", self.input_shape)]
-        stem_shape = (self.choices.stem, height, width)
-        layers.append(
-            Conv2d("stem", ("input",), self.input_shape, stem_shape, 3, 1, 1, "relu", True, precision, sparsity)
-        )
-        for s, stage in enumerate(self.choices.stages, 1):
-            for b in range(1, int(values[f"s{s}.depth"]) + 1):
-                layers += _block(f"s{s}.b{b}", layers[-1], stage.width, stage.stride if b == 1 else 1, values)
-        precision, sparsity = layer_precision(values, "head")
+        values, choices = chosen(self.genes, list(genotype)), self.choices
+        images = entry(self.input_shape, values)
+        stem = convolution(
+            "stem", images, choices.scaled(choices.stem), values, 3, choices.stem_stride,
+            activation=choices.stem_activation,
+        )  # fmt: skip
+        layers: list[Layer] = [images, stem]
+        for block in choices.blocks:
+            if block.present(values):
+                layers += block.lower(layers[-1], values)
+        return Network((*layers, *self._lower_tail(layers[-1], values)))
+
+    def _lower_tail(self, source: Layer, values: Mapping[str, float]) -> list[Layer]:
+        """The mean reads in the format of the layer that reads it."""
+        choices, layers = self.choices, [source]
+        if choices.final:
+            layers.append(convolution("final", source, choices.scaled(choices.final), values, activation="hswish"))
+        reader = "features" if choices.features else "head"
         last = layers[-1]
-        layers.append(Mean("mean", (last.name,), last.out_shape, precision))
-        layers.append(
-            Linear("head", ("mean",), last.out_shape[:1], (self.classes,), "identity", False, precision, sparsity)
-        )
-        return Network(tuple(layers))
+        layers.append(Mean("mean", (last.name,), last.out_shape, layer_precision(values, reader)[0]))
+        if choices.features:
+            layers.append(dense("features", layers[-1], choices.scaled(choices.features), values, "hswish"))
+        layers.append(dense("head", layers[-1], self.classes, values, "identity"))
+        return layers[1:]
 
     def maximal(self) -> tuple[Network, ...]:
         return (self.lower([len(gene.choices) - 1 for gene in self.genes]),)
 
 
-def _block(name: str, source: Layer, width: int, stride: int, values: Mapping[str, float]) -> list[Layer]:
-    """Expand, depthwise and project; an Add where shapes allow the skip connection.
-
-    The Add reads in the format of the expansion, which reads the same tensor.
-    """
-    channels, height, wide = source.out_shape
-    kernel, middle = int(values[f"{name}.kernel"]), max(1, round(channels * values[f"{name}.ratio"]))
-    inner = (middle, height, wide)
-    strided = (middle, math.ceil(height / stride), math.ceil(wide / stride))
-    out = (width, *strided[1:])
-    expand, depthwise, project = (f"{name}.{part}" for part in ("expand", "depthwise", "project"))
-    read, zeros = layer_precision(values, expand)
-    layers: list[Layer] = [
-        Conv2d(expand, (source.name,), source.out_shape, inner, 1, 1, 1, "relu", True, read, zeros),
-        Conv2d(
-            depthwise, (expand,), inner, strided, kernel, stride, middle, "relu", True,
-            *layer_precision(values, depthwise),
-        ),
-        Conv2d(
-            project, (depthwise,), strided, out, 1, 1, 1, "identity", True, *layer_precision(values, project)
-        ),
-    ]  # fmt: skip
-    if out == source.out_shape:
-        layers.append(Add(f"{name}.add", (source.name, project), out, read))
-    return layers
+def _require_kernels(kernels: tuple[int, ...]) -> None:
+    require_choices("kernel", kernels)
+    if any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):
+        raise NasError(f"kernel choices must be odd, got {list(kernels)}")

@@ -43,6 +43,12 @@ def gene(name: str, kind: GeneKind, choices: tuple[float, ...], gate: Gate | Non
     return Gene(name, kind, tuple(sorted(choices, reverse=kind == "sparsity")), gate)
 
 
+def depth_gate(depth: int, choices: tuple[int, ...], block: int) -> Gate | None:
+    """The gate of the genes of block 1, 2, ... under the depth gene at index `depth`; None where it is always there."""
+    least = next(index for index, count in enumerate(sorted(choices)) if count >= block)
+    return Gate(depth, least) if least else None
+
+
 def precision_genes(layer: str, choices: PrecisionChoices, gate: Gate | None = None) -> list[Gene]:
     """The three genes of one weighted layer."""
     return [
