@@ -24,6 +24,8 @@ HOMES = {
     "torch": ("supernet/", "predictors/neural.py"),
     "scipy": ("predictors/",),
     "sklearn": ("supernet/data/digits.py", "predictors/"),
+    "PIL": ("supernet/data/decode.py",),
+    "h5py": ("supernet/data/hdf5.py",),
     "optuna": ("nas/search/optuna_study.py",),
     "ortools": ("nas/search/cp_sat.py",),
     "highspy": ("nas/search/highs.py",),

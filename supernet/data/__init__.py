@@ -3,11 +3,23 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from supernet.data.cifar import Cifar10, Cifar100
 from supernet.data.digits import Digits
+from supernet.data.idx import FashionMnist, Mnist
+from supernet.data.image_folder import ImageFolder
+from supernet.data.table import Table
 
-Source = Digits
+Source = Digits | Mnist | FashionMnist | Cifar10 | Cifar100 | ImageFolder | Table
 
-SOURCES: dict[str, type[Source]] = {"digits": Digits}
+SOURCES: dict[str, type[Source]] = {
+    "digits": Digits,
+    "mnist": Mnist,
+    "fashion-mnist": FashionMnist,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "folder": ImageFolder,
+    "table": Table,
+}
 
 # For callers that import from here what now has a module of its own.
 if TYPE_CHECKING:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.errors import NasError
 from nas.genotype import IntArray
@@ -16,7 +19,7 @@ def require_share(name: str, share: float) -> None:
         raise NasError(f"data: {name} must be a share between 0 and 1, got {share:g}")
 
 
-def hold_out(labels: IntArray, share: float, seed: int) -> tuple[IntArray, IntArray]:
+def hold_out(labels: NDArray[Any], share: float, seed: int) -> tuple[IntArray, IntArray]:
     """Indices of the rest and of the held-out rows, both in shuffled order.
 
     Args:

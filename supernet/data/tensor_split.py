@@ -14,6 +14,7 @@ from torch import Tensor
 from nas.errors import NasError
 from nas.network import Shape
 from supernet.data.augment import draws, in_unit_range, moved, moves, on_device
+from supernet.data.shares import hold_out
 from supernet.data.split import Augmentation, Dataset, Scaling, Step
 
 
@@ -92,3 +93,10 @@ def tensor_dataset(
 def _split(part: Part) -> TensorSplit:
     images, labels = part
     return TensorSplit(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+
+
+def official_dataset(name: str, classes: int, train: Part, test: Part, validation: float, seed: int) -> Dataset:
+    """A data set in memory that brings its own test set; `validation` is a share of the training set."""
+    images, labels = train
+    rest, held = hold_out(labels, validation, seed)
+    return tensor_dataset(name, classes, (images[rest], labels[rest]), (images[held], labels[held]), test)
