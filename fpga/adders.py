@@ -17,12 +17,11 @@ from da4ml.trace import FixedVariableArray, HWConfig, comb_trace, to_pipeline
 from da4ml.types import minimal_kif
 
 from fpga.reference import act_format, mean_shift
-from hw_models.unrolled import LEVELS_PER_CYCLE, RESOURCES, fill_cycles, storage
+from hw_models.unrolled import LEVELS_PER_CYCLE, RESOURCES, Unrolled, fill_cycles, storage, unrollable
 from nas.design import Design
-from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean
+from nas.network import Add, Conv2d, Input, Linear, Mean
 
 _HARDWARE = HWConfig(1, -1, -1)
 _SOLVER = {"search_all_decompose_dc": False}  # the full search is 8 times slower and at most 1 % better
@@ -57,7 +56,7 @@ def adder_graph_cost(design: Design, clock_hz: float) -> AdderGraphs:
     """Solve every layer's integer weights; a second or so for a small network.
 
     Raises:
-        NasError: A layer is not quantized.
+        NasError: A layer is not quantized, or of no operation that a design has.
     """
     ranges: dict[str, _Range] = {}
     costs: dict[str, Mapping[str, float]] = {}
@@ -65,13 +64,13 @@ def adder_graph_cost(design: Design, clock_hz: float) -> AdderGraphs:
         if isinstance(layer, Input):
             costs[layer.name] = dict.fromkeys(RESOURCES, 0.0) | {"cycles": fill_cycles(layer)}
         else:
-            costs[layer.name], ranges[layer.name] = _layer_cost(design, layer, ranges)
+            costs[layer.name], ranges[layer.name] = _layer_cost(design, unrollable(layer), ranges)
     return AdderGraphs(costs, clock_hz)
 
 
-def _layer_cost(design: Design, layer: Layer, ranges: Mapping[str, _Range]) -> tuple[dict[str, float], _Range]:
+def _layer_cost(design: Design, layer: Unrolled, ranges: Mapping[str, _Range]) -> tuple[dict[str, float], _Range]:
     fmt = act_format(design, layer)
-    channels = layer.out_shape[0] if isinstance(layer, Mean) else layer.in_shape[0]  # type: ignore[union-attr]
+    channels = layer.in_shape[0]
     costs = [storage(layer) | {"cycles": fill_cycles(layer)}]
     reads = []
     for source in layer.inputs:
@@ -94,18 +93,20 @@ def _quantize(tensor: _Range, fmt: FixedPoint) -> tuple[_Range, dict[str, float]
     return _trace(wide, narrow)
 
 
-def _compute(design: Design, layer: Layer, reads: list[_Range]) -> tuple[_Range, dict[str, float]]:
+def _compute(design: Design, layer: Unrolled, reads: list[_Range]) -> tuple[_Range, dict[str, float]]:
     match layer:
         case Conv2d() | Linear():
             return _weighted(design, layer, reads[0])
         case Add():
             first, second = (read.variables() for read in reads)
-            return _trace(np.concatenate([first._vars, second._vars]), first + second)
+            return _trace(np.concatenate([first._vars, second._vars]), _activated(layer, first + second))
         case Mean():
             shift = mean_shift(layer)
             return _Range(reads[0].low, reads[0].high, reads[0].step / 2**shift), {}
-        case Input():
-            raise NasError(f"layer {layer.name}: an input computes nothing")
+
+
+def _activated(layer: Conv2d | Linear | Add, sums: FixedVariableArray) -> FixedVariableArray:
+    return sums.relu() if layer.activation == "relu" else sums
 
 
 def _weighted(design: Design, layer: Conv2d | Linear, read: _Range) -> tuple[_Range, dict[str, float]]:
@@ -123,7 +124,7 @@ def _weighted(design: Design, layer: Conv2d | Linear, read: _Range) -> tuple[_Ra
         low, high, steps = (np.repeat(array, window) for array in arrays)
         x = _Range(np.minimum(low, 0.0), np.maximum(high, 0.0), steps).variables()
         total = x @ weights[rows].T + bias[rows]
-        output, cost = _trace(x, total.relu() if layer.activation == "relu" else total)
+        output, cost = _trace(x, _activated(layer, total))
         outputs.append(output)
         costs.append(cost)
     joined = _Range(*(np.concatenate([getattr(out, name) for out in outputs]) for name in ("low", "high", "step")))

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fpga.quantizer import CLASS_NAME
-from fpga.reference import act_format, mean_shift
+from fpga.reference import act_format
+from hw_models.unrolled import Unrolled, unrollable
 from nas.design import Design
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
@@ -48,7 +49,7 @@ def layer_list(design: Design) -> LayerList:
     produced: dict[str, tuple[str, ...]] = {network.input.name: ()}
     tensor = {network.input.name: names[network.input.name]}
     reads: dict[tuple[str, int], tuple[str, ...]] = {}
-    for layer in network.layers[1:]:
+    for layer in map(unrollable, network.layers[1:]):
         quantizers = [f"{names[layer.name]}_read{index}" for index in range(len(layer.inputs))]
         for index, (source, quantizer) in enumerate(zip(layer.inputs, quantizers, strict=True)):
             entries.append(_quantizer(quantizer, tensor[source], layer, act_format(design, layer)))
@@ -84,7 +85,7 @@ def _quantizer(name: str, source: str, layer: Layer, fmt: FixedPoint) -> Entry:
     }  # fmt: skip
 
 
-def _layer(design: Design, layer: Layer, name: str, inputs: list[str]) -> list[Entry]:
+def _layer(design: Design, layer: Unrolled, name: str, inputs: list[str]) -> list[Entry]:
     entry: Entry = {"name": name, "inputs": inputs, "outputs": [name]}
     match layer:
         case Conv2d():
@@ -96,9 +97,7 @@ def _layer(design: Design, layer: Layer, name: str, inputs: list[str]) -> list[E
             added = [entry | {"class_name": "Merge", "op": "add"}]
         case Mean():
             added = _mean(layer, entry)
-        case Input():
-            raise NasError(f"layer {layer.name}: only the first layer can be an Input")
-    if isinstance(layer, Conv2d | Linear) and layer.activation == "relu":
+    if not isinstance(layer, Mean) and layer.activation == "relu":
         relu = {"class_name": "Activation", "activation": "relu", "n_in": int(np.prod(layer.out_shape))}
         added.append(relu | {"name": f"{name}_relu", "inputs": [name], "outputs": [f"{name}_relu"]})
     return added
@@ -132,13 +131,13 @@ def _sides(layer: Conv2d) -> Entry:
     for side, near, far, axis in (("height", "top", "bottom", 1), ("width", "left", "right", 2)):
         size, out = layer.in_shape[axis], layer.out_shape[axis]
         entry |= {f"in_{side}": size, f"out_{side}": out, f"stride_{side}": layer.stride}
-        entry |= {f"pad_{near}": before, f"pad_{far}": (out - 1) * layer.stride + layer.kernel - size - before}
+        beyond = max(0, (out - 1) * layer.stride + layer.kernel - size - before)
+        entry |= {f"pad_{near}": before, f"pad_{far}": beyond}
     return entry
 
 
 def _mean(layer: Mean, entry: Entry) -> list[Entry]:
     """A pooling window over the whole image; hls4ml's exactness pass refuses the global pooling layer."""
-    mean_shift(layer)
     channels, height, width = layer.in_shape
     pool = entry | {
         "class_name": "AveragePooling2D", "data_format": "channels_last", "n_filt": channels, "count_pad": False,

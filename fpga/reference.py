@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hw_models.unrolled import Unrolled, unrollable
 from nas.design import Design
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint, quantize, requantize
 from nas.genotype import FloatArray, IntArray
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean
+from nas.network import Add, Conv2d, Layer, Linear, Mean
 
 LARGEST = 2**62
 """No integer may exceed this, so that rounding never overflows int64."""
@@ -52,7 +53,7 @@ def run(design: Design, images: FloatArray) -> FloatArray:
     """The exact logits of images of shape (n, *input shape), shape (n, classes).
 
     Raises:
-        NasError: A layer is not quantized, an accumulator could exceed 2^62, or a mean is no shift.
+        NasError: A layer is not quantized or of no operation that a design has, or an accumulator could exceed 2^62.
     """
     return integer_trace(design, images).outputs[design.network.layers[-1].name].values()
 
@@ -64,7 +65,7 @@ def integer_trace(design: Design, images: FloatArray) -> Trace:
         raise NasError(f"images have shape {images.shape}; this design reads (n, {', '.join(map(str, shape))})")
     reads: dict[str, tuple[IntArray, ...]] = {}
     outputs: dict[str, WideTensor] = {}
-    for layer in design.network.layers[1:]:
+    for layer in map(unrollable, design.network.layers[1:]):
         fmt = act_format(design, layer)
         reads[layer.name] = tuple(
             _read(outputs[source], fmt, layer.name) if source in outputs else quantize(images, fmt)
@@ -83,14 +84,8 @@ def act_format(design: Design, layer: Layer) -> FixedPoint:
 
 
 def mean_shift(layer: Mean) -> int:
-    """By how many bits a mean over positions shifts."""
-    positions = layer.in_shape[1] * layer.in_shape[2]
-    if positions & (positions - 1):
-        raise NasError(
-            f"layer {layer.name}: a mean over {positions} positions is no shift; "
-            "choose an input size and strides that leave a power of two of positions"
-        )
-    return positions.bit_length() - 1
+    """By how many bits a mean over positions shifts; of an unrollable mean, which has a power of two of them."""
+    return (layer.in_shape[1] * layer.in_shape[2]).bit_length() - 1
 
 
 def accumulator_bound(design: Design, layer: Conv2d | Linear) -> int:
@@ -121,17 +116,19 @@ def _require_fits(bound: int, layer: str) -> None:
         )
 
 
-def _apply(design: Design, layer: Layer, fmt: FixedPoint, reads: tuple[IntArray, ...]) -> WideTensor:
+def _apply(design: Design, layer: Unrolled, fmt: FixedPoint, reads: tuple[IntArray, ...]) -> WideTensor:
     frac_bits = np.full(layer.out_shape[0], fmt.frac_bits, dtype=np.int64)
     match layer:
         case Conv2d() | Linear():
             return _weighted(design, layer, reads[0])
         case Add():
-            return WideTensor(reads[0] + reads[1], frac_bits)
+            return WideTensor(_activated(layer, reads[0] + reads[1]), frac_bits)
         case Mean():
             return WideTensor(reads[0].sum(axis=(2, 3)), frac_bits + mean_shift(layer))
-        case Input():
-            raise NasError(f"layer {layer.name}: an input computes nothing")
+
+
+def _activated(layer: Conv2d | Linear | Add, integers: IntArray) -> IntArray:
+    return np.maximum(integers, 0) if layer.activation == "relu" else integers
 
 
 def _weighted(design: Design, layer: Conv2d | Linear, x: IntArray) -> WideTensor:
@@ -139,9 +136,7 @@ def _weighted(design: Design, layer: Conv2d | Linear, x: IntArray) -> WideTensor
     weights, bias = design.weight_integers(layer.name), design.bias_integers(layer.name)
     product = _convolve(layer, weights, x) if isinstance(layer, Conv2d) else x @ weights.T
     integers = product + _along_channels(bias, product.ndim)
-    if layer.activation == "relu":
-        integers = np.maximum(integers, 0)
-    return WideTensor(integers, design.product_frac(layer.name))
+    return WideTensor(_activated(layer, integers), design.product_frac(layer.name))
 
 
 def _convolve(layer: Conv2d, weights: IntArray, x: IntArray) -> IntArray:

@@ -11,9 +11,9 @@ from typing import Literal, TypeVar, get_args
 
 import yaml
 
-from hw_models.unrolled import RESOURCES
+from hw_models.unrolled import RESOURCES, unsupported
 from nas.errors import NasError
-from nas.network import FLOAT_BITS
+from nas.network import FLOAT_BITS, Network
 
 Family = Literal["onnxruntime", "unrolled-fpga"]
 _Value = TypeVar("_Value", int, str)
@@ -84,6 +84,23 @@ def load_device(name: str) -> Device:
     if name not in device_names():
         raise NasError(f"device {name!r} is unknown{_nearest(name, device_names())}")
     return parse_device(name, (_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def unsupported_layers(device: Device, network: Network) -> list[str]:
+    """What of a network a device cannot run whatever its bits: one fault for each law, with the layers against it."""
+    match device.family:
+        case "onnxruntime":
+            return []
+        case "unrolled-fpga":
+            faults: dict[str, list[str]] = {}
+            for layer in network:
+                if reason := unsupported(layer):
+                    faults.setdefault(reason, []).append(layer.name)
+            return [f"{device.name}: {_first_of(names)}: {reason}" for reason, names in faults.items()]
+
+
+def _first_of(layers: list[str]) -> str:
+    return f"layer {layers[0]}" + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
 
 
 def parse_device(name: str, text: str) -> Device:

@@ -64,31 +64,64 @@ BRAM18_WIDTH, BRAM18_DEPTH = 36, 512
 
 RESOURCES = ("lut", "ff", "dsp", "bram")
 
+Unrolled = Conv2d | Linear | Add | Mean
+"""The operations of a design."""
+
+_SPACE = "an FPGA design needs ReLU, no squeeze-and-excitation and no pooling: choose such a space for this device"
+
 
 def layer_cost(layer: Layer) -> dict[str, float]:
     """What a layer adds to the design: `lut`, `ff`, `dsp`, `bram` (of 18 Kbit) and `cycles` of latency.
 
     Raises:
-        NasError: The layer is not quantized.
+        NasError: The layer is not quantized, or it is one that no design can hold.
     """
-    logic = _logic(layer)
-    held = storage(layer)
+    known = layer if isinstance(layer, Input) else unrollable(layer)
+    logic, held = _logic(known), storage(known)
     cost = {name: logic.get(name, 0.0) + held[name] for name in RESOURCES}
-    return cost | {"cycles": fill_cycles(layer) + logic["cycles"]}
+    return cost | {"cycles": fill_cycles(known) + logic["cycles"]}
 
 
-def fill_cycles(layer: Layer) -> float:
+def unsupported(layer: Layer) -> str | None:
+    """Why no design can hold a layer, and the remedy; None where one can. Bit widths are not looked at."""
+    match layer:
+        case Conv2d() | Linear() | Add() if layer.activation not in ("identity", "relu"):
+            return f"activation {layer.activation} cannot be unrolled; {_SPACE}"
+        case Mean() if math.prod(layer.in_shape[1:]).bit_count() != 1:
+            return (
+                f"a mean over {math.prod(layer.in_shape[1:])} positions is no shift; "
+                "choose an input size and strides that leave a power of two of positions"
+            )
+        case Input() | Conv2d() | Linear() | Add() | Mean():
+            return None
+        case _:
+            return f"operation {type(layer).__name__.lower()} cannot be unrolled; {_SPACE}"
+
+
+def unrollable(layer: Layer) -> Unrolled:
+    """The layer, as one that a design can hold.
+
+    Raises:
+        NasError: No design can hold it, see `unsupported`.
+    """
+    reason = unsupported(layer)
+    if reason is not None or not isinstance(layer, Unrolled):
+        raise NasError(f"layer {layer.name}: {reason or 'an input computes nothing'}")
+    return layer
+
+
+def fill_cycles(layer: Input | Unrolled) -> float:
     """Cycles until a layer has the positions it needs: all of them at the input, half a window in a convolution."""
     match layer:
         case Input():
             return float(math.prod(layer.out_shape[1:]))
         case Conv2d():
             return float(layer.kernel // 2 * (layer.in_shape[2] + 1))
-        case _:
+        case Linear() | Add() | Mean():
             return 0.0
 
 
-def storage(layer: Layer) -> dict[str, float]:
+def storage(layer: Input | Unrolled) -> dict[str, float]:
     """Line buffers and windows of a convolution, accumulators of a mean: `lut`, `ff`, `dsp`, `bram`."""
     cost = dict.fromkeys(RESOURCES, 0.0)
     match layer:
@@ -106,7 +139,7 @@ def storage(layer: Layer) -> dict[str, float]:
     return cost
 
 
-def _logic(layer: Layer) -> dict[str, float]:
+def _logic(layer: Input | Unrolled) -> dict[str, float]:
     match layer:
         case Input():
             return {"cycles": 0.0}
@@ -114,14 +147,13 @@ def _logic(layer: Layer) -> dict[str, float]:
             return _weighted(layer)
         case Add():
             read, sums = _read(layer, 2), float(layer.in_shape[0] * _act_bits(layer))
-            return {"lut": read["lut"] + sums, "ff": read["ff"] + sums, "cycles": read["cycles"] + 1}
+            relu = OUTPUT_LUT_PER_BIT * (sums + layer.in_shape[0]) if layer.activation == "relu" else 0.0
+            return {"lut": read["lut"] + sums + relu, "ff": read["ff"] + sums, "cycles": read["cycles"] + 1}
         case Mean():
             return _read(layer, 1)
-        case _:
-            raise NasError(f"layer {layer!r}: the unrolled cost model has no such operation")
 
 
-def _act_bits(layer: Conv2d | Linear | Add | Mean) -> int:
+def _act_bits(layer: Unrolled) -> int:
     return _quantized(layer, layer.precision.act_bits, "act_bits")
 
 
@@ -131,7 +163,7 @@ def _quantized(layer: Layer, bits: int, what: str) -> int:
     return bits
 
 
-def _read(layer: Conv2d | Linear | Add | Mean, tensors: int) -> dict[str, float]:
+def _read(layer: Unrolled, tensors: int) -> dict[str, float]:
     """Rounding and saturating one position of each tensor, and one cycle for it."""
     bits = float(tensors * layer.in_shape[0] * _act_bits(layer))
     return {"lut": READ_LUT_PER_BIT * bits, "ff": bits, "cycles": 1.0}

@@ -8,7 +8,7 @@ from fpga.reference import integer_trace
 from nas.design import Design, LayerNumbers
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
-from nas.network import Input, Layer, Network, Weighted, nonzeros
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Precision, Weighted, nonzeros
 from nas.spaces import MlpChoices, MobileChoices
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
@@ -28,6 +28,34 @@ def mobile_network(
 
 def mlp_network(seed: int, features: int = 64) -> Network:
     return _random_member(MlpChoices((2,), (16,), mixed_precision()).build((features,), 10), seed)
+
+
+def residual_network(seed: int) -> Network:
+    """A basic and a strided bottleneck block of ResNet, each with ReLU after its sum; random bits and sparsity."""
+    rng = np.random.default_rng(seed)
+
+    def precision() -> Precision:
+        return Precision(int(rng.integers(2, 9)), int(rng.integers(3, 9)))
+
+    def conv(name: str, source: Layer, channels: int, kernel: int, stride: int = 1, relu: bool = True) -> Conv2d:
+        out = (channels, *(-(-size // stride) for size in source.out_shape[1:]))
+        activation, sparsity = "relu" if relu else "identity", float(rng.choice([0.0, 0.5]))
+        shapes = (source.out_shape, out)
+        return Conv2d(name, (source.name,), *shapes, kernel, stride, 1, activation, True, precision(), sparsity)  # type: ignore[arg-type]
+
+    image = Input("image", (1, 8, 8))
+    stem = conv("stem", image, 6, 3)
+    first = conv("b1.first", stem, 6, 3)
+    second = conv("b1.second", first, 6, 3, relu=False)
+    added = Add("b1.add", ("stem", "b1.second"), second.out_shape, precision(), "relu")
+    reduce = conv("b2.reduce", added, 4, 1)
+    middle = conv("b2.middle", reduce, 4, 3, 2)
+    restore = conv("b2.restore", middle, 8, 1, relu=False)
+    shortcut = conv("b2.shortcut", added, 8, 1, 2, relu=False)
+    joined = Add("b2.add", ("b2.restore", "b2.shortcut"), restore.out_shape, precision(), "relu")
+    mean = Mean("mean", ("b2.add",), joined.out_shape, precision())
+    head = Linear("head", ("mean",), mean.out_shape, (10,), "identity", False, precision())
+    return Network((image, stem, first, second, added, reduce, middle, restore, shortcut, joined, mean, head))
 
 
 def _random_member(space: object, seed: int) -> Network:

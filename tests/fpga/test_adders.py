@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from designs import mlp_network, mobile_network, random_design
+from designs import mlp_network, mobile_network, random_design, residual_network
 
 from fpga.adders import adder_graph_cost
 from hw_models.unrolled import RESOURCES, layer_cost
@@ -14,7 +15,7 @@ from nas.design import Design, LayerNumbers
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
-from nas.network import Add, Input, Layer, Linear, Network, Precision, Weighted
+from nas.network import Activation, Add, Input, Layer, Linear, Network, Precision, Weighted
 
 CLOCK_HZ = 200e6
 
@@ -66,6 +67,27 @@ def test_the_analytic_model_is_near_for_whole_networks(seed: int) -> None:
     assert predicted["ff"] == pytest.approx(total["ff"], rel=0.35)
     assert (predicted["dsp"], predicted["bram"]) == (total["dsp"], total["bram"]) == (0, 0)
     assert predicted["cycles"] / CLOCK_HZ == pytest.approx(total["latency_s"], rel=0.15)
+
+
+def test_relu_after_a_sum_is_priced() -> None:
+    def sums(activation: Activation) -> Mapping[str, float]:
+        layers = (Input("x", (8,)), Add("sum", ("x", "x"), (8,), Precision(4, 4), activation))
+        design = Design(Network(layers), {"sum": LayerNumbers(FixedPoint(True, 4, 0))})
+        return adder_graph_cost(design, CLOCK_HZ).layers["sum"]
+
+    assert sums("identity")["lut"] < sums("relu")["lut"] <= 1.5 * sums("identity")["lut"]
+
+
+def test_the_analytic_model_is_near_for_sums_with_relu() -> None:
+    analytic, graphs = [], []
+    for seed in range(3):
+        network = residual_network(seed)
+        costs = adder_graph_cost(random_design(network, seed), CLOCK_HZ).layers
+        sums = [layer for layer in network if isinstance(layer, Add)]
+        analytic += [layer_cost(layer) for layer in sums]
+        graphs += [costs[layer.name] for layer in sums]
+    for name in ("lut", "ff", "cycles"):
+        assert sum(c[name] for c in analytic) == pytest.approx(sum(c[name] for c in graphs), rel=0.25)
 
 
 def test_a_faster_clock_shortens_the_latency() -> None:

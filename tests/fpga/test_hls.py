@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from designs import mlp_network, mobile_network, random_design, random_images
+from designs import mlp_network, mobile_network, random_design, random_images, residual_network
 
+from fpga.adders import adder_graph_cost
 from fpga.csim import tabulated
 from fpga.hls import compare, emit, simulate
 from fpga.layer_list import layer_list
@@ -17,7 +18,7 @@ from nas.design import Design, LayerNumbers
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
-from nas.network import Conv2d, Input, Linear, Mean, Network, Precision
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Precision, Scale
 
 PART, CLOCK_HZ = "xczu3eg-sbva484-1-e", 200e6
 
@@ -102,6 +103,33 @@ def test_what_hls4ml_cannot_do_is_refused_by_name() -> None:
         layer_list(Design(mean, {"mean": LayerNumbers(FixedPoint(False, 4, 4))}))
 
 
+IMAGE = (4, 4, 4)
+REFUSED: list[tuple[Layer, str]] = [
+    (Conv2d("odd", ("in",), IMAGE, IMAGE, 3, activation="hswish", precision=Precision(4, 4)), "activation hswish"),
+    (Linear("odd", ("mean",), (4,), (4,), "hsigmoid", precision=Precision(4, 4)), "activation hsigmoid"),
+    (Add("odd", ("in", "in"), IMAGE, Precision(4, 4), "hswish"), "activation hswish"),
+    (Pool("odd", ("in",), IMAGE, 2, 2, "max", Precision(4, 4)), "operation pool"),
+    (Scale("odd", ("in", "mean"), IMAGE, Precision(4, 4)), "operation scale"),
+]
+
+
+@pytest.mark.parametrize(("layer", "reason"), REFUSED)
+def test_operations_that_no_design_has_are_refused_everywhere(layer: Layer, reason: str, tmp_path: Path) -> None:
+    network = Network((Input("in", IMAGE), Mean("mean", ("in",), IMAGE, Precision(4, 4)), layer))
+    act = FixedPoint(False, 4, 0)
+    weight = np.ones(layer.weight_shape) if isinstance(layer, Conv2d | Linear) else None
+    numbers = LayerNumbers(act, weight, np.zeros(4), np.zeros(4, np.int64))
+    design = Design(network, {"mean": LayerNumbers(act), "odd": numbers})
+    for use in (
+        lambda: run(design, np.zeros((1, *IMAGE))),
+        lambda: adder_graph_cost(design, CLOCK_HZ),
+        lambda: emit(design, tmp_path / "project", PART, CLOCK_HZ),
+    ):
+        with pytest.raises(NasError, match=f"layer odd: {reason} .*choose such a space"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_compiler_is_named(mlp: tuple[Design, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NasError, match=r"g\+\+"):
@@ -127,6 +155,39 @@ def test_mobile_is_exact(mobile: tuple[Design, Path]) -> None:
     assert run(design, images).std(axis=0).min() > 0
     verification = compare(design, project, images)
     assert (verification.samples, verification.mismatches, verification.first_differing_layer) == (200, 0, None)
+
+
+@pytest.fixture(scope="session")
+def residual(tmp_path_factory: pytest.TempPathFactory) -> tuple[Design, Path]:
+    """Two sums with ReLU, read in signed formats: an unsigned one would hide a missing ReLU."""
+    drawn = random_design(residual_network(0), 0)
+    acts = {name: drawn.numbers[name].act for name in ("b2.reduce", "b2.shortcut", "mean")}
+    signed = {name: FixedPoint(True, act.bits + 1, act.frac_bits) for name, act in acts.items() if act}
+    read = {name: dataclasses.replace(drawn.numbers[name], act=act) for name, act in signed.items()}
+    design = Design(drawn.network, {**drawn.numbers, **read})
+    return design, emit(design, tmp_path_factory.mktemp("residual") / "project", PART, CLOCK_HZ)
+
+
+@pytest.mark.hls
+def test_sums_with_relu_are_exact(residual: tuple[Design, Path]) -> None:
+    design, project = residual
+    images = random_images(design.network, 200, 0)
+    assert run(design, images).std(axis=0).max() > 0
+    assert compare(design, project, images).mismatches == 0
+    for name in ("b1.second", "b2.restore", "b2.shortcut"):
+        verification = compare(with_flipped_weight(design, name, images), project, images)
+        assert verification.first_differing_layer == name
+
+
+@pytest.mark.hls
+def test_relu_left_out_of_a_sum_is_found(residual: tuple[Design, Path]) -> None:
+    design, project = residual
+    layers = tuple(
+        dataclasses.replace(layer, activation="identity") if isinstance(layer, Add) else layer
+        for layer in design.network
+    )
+    verification = compare(Design(Network(layers), design.numbers), project, random_images(design.network, 50, 0))
+    assert (verification.mismatches > 0, verification.first_differing_layer) == (True, "b1.add")
 
 
 @pytest.mark.hls

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from designs import mlp_network, mobile_network, random_design, random_images
+from designs import mlp_network, mobile_network, random_design, random_images, residual_network
 
 from fpga.reference import integer_trace, run
 from nas.design import Design, LayerNumbers
@@ -38,8 +38,11 @@ def naive(design: Design, images: FloatArray) -> FloatArray:
             else:
                 out = torch.nn.functional.linear(reads[0], weight, bias)
             out = out.relu() if layer.activation == "relu" else out
+        elif isinstance(layer, Add):
+            out = reads[0] + reads[1]
+            out = out.clamp(min=0) if layer.activation == "relu" else out
         else:
-            out = reads[0] + reads[1] if isinstance(layer, Add) else reads[0].mean((2, 3))
+            out = reads[0].mean((2, 3))
         tensors[layer.name] = out.numpy()
     return tensors[design.network.layers[-1].name]
 
@@ -59,6 +62,19 @@ def test_mlp_equals_float64(seed: int) -> None:
     network = mlp_network(seed)
     design = random_design(network, seed)
     images = random_images(network, 50, seed + 100)
+    np.testing.assert_array_equal(run(design, images), naive(design, images))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sums_with_relu_equal_float64(seed: int) -> None:
+    network = residual_network(seed)
+    design = random_design(network, seed)
+    images = random_images(network, 20, seed + 100)
+    trace = integer_trace(design, images)
+    for add, source in (("b1.add", "b1.second"), ("b2.add", "b2.restore")):
+        assert (trace.outputs[add].integers >= 0).all()
+        assert (sum(trace.reads[add]) < 0).any()  # there ReLU has something to do
+        assert (trace.outputs[source].integers < 0).any()
     np.testing.assert_array_equal(run(design, images), naive(design, images))
 
 

@@ -5,8 +5,9 @@ import pytest
 import yaml
 
 import hw_models
-from hw_models.device import METRICS, Resources, device_names, load_device, parse_device
+from hw_models.device import METRICS, Resources, device_names, load_device, parse_device, unsupported_layers
 from nas.errors import NasError
+from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale
 
 FOLDER = Path(hw_models.__file__).parent / "devices"
 
@@ -135,3 +136,43 @@ def test_family_and_objectives_must_be_known() -> None:
 def test_what_is_no_mapping_is_refused(text: str) -> None:
     with pytest.raises(NasError, match="device broken"):
         parse_device("broken", text)
+
+
+def test_a_cpu_runs_every_layer_and_an_fpga_names_what_it_cannot() -> None:
+    shape = (4, 6, 6)
+    network = Network(
+        (
+            Input("image", shape),
+            Conv2d("stem", ("image",), shape, shape, 3, activation="hswish"),
+            Conv2d("second", ("stem",), shape, shape, 3, activation="hswish"),
+            Pool("pool", ("second",), shape, 2, 2, "mean"),
+            Mean("squeeze", ("pool",), (4, 3, 3)),
+            Linear("gates", ("squeeze",), (4,), (4,), "hsigmoid"),
+            Scale("scale", ("pool", "gates"), (4, 3, 3)),
+            Add("add", ("scale", "pool"), (4, 3, 3), activation="relu"),
+        )
+    )
+    assert unsupported_layers(load_device("local-cpu"), network) == []
+    faults = unsupported_layers(load_device("zu3eg"), network)
+    assert [fault.split(";")[0] for fault in faults] == [
+        "zu3eg: layer stem and 1 more: activation hswish cannot be unrolled",
+        "zu3eg: layer pool: operation pool cannot be unrolled",
+        "zu3eg: layer squeeze: a mean over 9 positions is no shift",
+        "zu3eg: layer gates: activation hsigmoid cannot be unrolled",
+        "zu3eg: layer scale: operation scale cannot be unrolled",
+    ]
+    assert all("choose" in fault for fault in faults)
+
+
+def test_an_fpga_holds_relu_sums_and_means_that_are_shifts() -> None:
+    shape = (4, 8, 8)
+    network = Network(
+        (
+            Input("image", shape),
+            Conv2d("stem", ("image",), shape, shape, 3, activation="relu"),
+            Add("add", ("stem", "image"), shape, activation="relu"),
+            Mean("mean", ("add",), shape),
+            Linear("head", ("mean",), (4,), (10,)),
+        )
+    )
+    assert unsupported_layers(load_device("zu3eg"), network) == []

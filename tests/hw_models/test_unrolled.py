@@ -13,9 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from calibration import errors, measured, random_layers, shapes
 
-from hw_models.unrolled import DSP_BITS, RESOURCES, fill_cycles, layer_cost
+from hw_models.unrolled import DSP_BITS, RESOURCES, fill_cycles, layer_cost, unrollable, unsupported
 from nas.errors import NasError
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Precision, nonzeros
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Pool, Precision, Scale, nonzeros
 
 QUANTIZED = Precision(4, 4)
 
@@ -27,6 +27,7 @@ def with_precision(layer: Layer, weight: int, act: int) -> Layer:
 def others() -> list[Layer]:
     return [
         Add("add", ("a", "b"), (8, 4, 4), QUANTIZED),
+        Add("add-relu", ("a", "b"), (8, 4, 4), QUANTIZED, "relu"),
         Mean("mean", ("a",), (8, 4, 4), QUANTIZED),
         Conv2d("wide", ("a",), (4, 8, 300), (4, 8, 300), 3),
     ]
@@ -93,13 +94,42 @@ def test_line_buffers() -> None:
     assert fill_cycles(Conv2d("c", ("in",), (4, 8, 8), (4, 8, 8), 5)) == 2 * 9
 
 
-@pytest.mark.parametrize("layer", [*shapes(), *others()[:2]], ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("layer", [*shapes(), *others()[:3]], ids=lambda layer: type(layer).__name__)
 def test_float_layers_are_refused_by_name(layer: Layer) -> None:
     with pytest.raises(NasError, match=f"{layer.name}.*act_bits"):
         layer_cost(with_precision(layer, 4, 32))
     if isinstance(layer, Conv2d | Linear):
         with pytest.raises(NasError, match=f"{layer.name}.*weight_bits"):
             layer_cost(with_precision(layer, 32, 4))
+
+
+REFUSED: list[tuple[Layer, str]] = [
+    (Conv2d("a", ("x",), (8, 4, 4), (8, 4, 4), 3, activation="hswish", precision=QUANTIZED), "activation hswish"),
+    (Linear("b", ("x",), (8,), (8,), "hsigmoid", precision=QUANTIZED), "activation hsigmoid"),
+    (Add("c", ("x", "y"), (8, 4, 4), QUANTIZED, "hswish"), "activation hswish"),
+    (Pool("d", ("x",), (8, 4, 4), 3, 2, "max", QUANTIZED), "operation pool"),
+    (Scale("e", ("x", "g"), (8, 4, 4), QUANTIZED), "operation scale"),
+    (Mean("f", ("x",), (8, 7, 7), QUANTIZED), "mean over 49 positions"),
+]
+
+
+@pytest.mark.parametrize(("layer", "reason"), REFUSED)
+def test_what_no_design_can_hold_is_refused_with_the_remedy(layer: Layer, reason: str) -> None:
+    for call in (layer_cost, unrollable):
+        with pytest.raises(NasError, match=f"layer {layer.name}: .*{reason} .*; .*choose"):
+            call(layer)
+    assert reason in (unsupported(layer) or "")
+
+
+@pytest.mark.parametrize("layer", [*shapes(), *others(), Input("in", (3, 7, 7)), Mean("m", ("x",), (8, 2, 8))], ids=str)
+def test_what_a_design_can_hold_is_not(layer: Layer) -> None:
+    """Float or quantized: bits are another law."""
+    assert unsupported(layer) is None
+
+
+def test_relu_after_a_sum_costs_half_a_lut_a_bit() -> None:
+    plain, relu = others()[:2]
+    assert layer_cost(relu)["lut"] - layer_cost(plain)["lut"] == 0.5 * 8 * (4 + 1)
 
 
 def test_an_unknown_operation_is_refused() -> None:
