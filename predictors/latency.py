@@ -1,7 +1,9 @@
 """Latency of a network on a measured device: a sum over layers, each priced by what it is and how much it does.
 
-A kernel-level model in the manner of nn-Meter, as one regression: every kind of layer has a fixed cost, a cost per MAC
-and a cost per element moved, none of them negative. A kind of layer that was never measured is an error, not 0.
+A kernel-level model in the manner of nn-Meter, as one regression: every kind of kernel has a fixed cost, a cost per MAC
+and a cost per element moved, none of them negative. A layer runs one kernel, and a second one for an activation that
+works on every element, as hard swish does; ReLU comes with the first. A kind of kernel that was never measured is an
+error, not 0.
 """
 
 from __future__ import annotations
@@ -17,15 +19,17 @@ from scipy.optimize import nnls
 
 from nas.errors import NasError
 from nas.genotype import FloatArray
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, macs
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Scale, macs
 from predictors.prediction import Prediction
 
 _TERMS = 3
 
+Amounts = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class LatencyPredictor:
-    """Seconds per kind of layer: `costs[kind]` is (fixed, per MAC, per element); `spread` is the relative residual."""
+    """Seconds per kind of kernel: `costs[kind]` is (fixed, per MAC, per element); `spread` is the relative residual."""
 
     constant: float
     costs: dict[str, tuple[float, float, float]]
@@ -37,14 +41,15 @@ class LatencyPredictor:
         Raises:
             NasError: No measured network held such a layer.
         """
-        if isinstance(layer, Input):
-            return 0.0
-        if kind(layer) not in self.costs:
-            raise NasError(
-                f"layer {layer.name}: no {kind(layer)} was measured on this device (known: {', '.join(self.costs)}); "
-                "measure networks that hold one"
-            )
-        return float(np.dot(self.costs[kind(layer)], _amounts(layer)))
+        seconds = 0.0
+        for kind, amounts in kernels(layer).items():
+            if kind not in self.costs:
+                raise NasError(
+                    f"layer {layer.name}: no {kind} was measured on this device (known: {', '.join(self.costs)}); "
+                    "measure networks that hold one"
+                )
+            seconds += float(np.dot(self.costs[kind], amounts))
+        return seconds
 
     def predict(self, networks: Sequence[Network]) -> Prediction:
         """Latency in seconds of each network."""
@@ -64,7 +69,7 @@ def load(path: Path) -> LatencyPredictor:
 
 def fit(networks: Sequence[Network], latencies: FloatArray) -> LatencyPredictor:
     """Fit to measured latencies in seconds, shape (n,), by non-negative least squares of the relative error."""
-    kinds = sorted({kind(layer) for network in networks for layer in network if not isinstance(layer, Input)})
+    kinds = sorted({kind for network in networks for layer in network for kind in kernels(layer)})
     features = np.stack([_sums(network, kinds) for network in networks])
     scale: FloatArray = np.maximum(features.max(axis=0), 1.0)
     fitted, _ = nnls(features / scale / latencies[:, None], np.ones(len(latencies)))
@@ -75,18 +80,39 @@ def fit(networks: Sequence[Network], latencies: FloatArray) -> LatencyPredictor:
     return LatencyPredictor(float(weights[0]), costs, math.sqrt(float(residual @ residual) / freedom))
 
 
-def kind(layer: Layer) -> str:
-    """The kernel that runs a layer: depthwise, pointwise and larger convolutions differ."""
+def kernels(layer: Layer) -> dict[str, Amounts]:
+    """The kinds of kernels that run a layer, each with what it does: 1, MACs, elements read and written.
+
+    Depthwise, pointwise and larger convolutions differ, and so do pools; a sum with ReLU is not a plain sum.
+    """
     match layer:
+        case Input():
+            return {}
         case Conv2d():
             shape = "depthwise" if layer.depthwise else "pointwise" if layer.kernel == 1 else "conv"
-            return f"{shape}{layer.kernel}"
-        case Input() | Linear() | Add() | Mean():
-            return type(layer).__name__.lower()
+            return _activated(layer, f"{shape}{layer.kernel}")
+        case Linear():
+            return _activated(layer, "linear")
+        case Add():
+            return _activated(layer, "add-relu" if layer.activation == "relu" else "add")
+        case Pool():
+            return {f"{layer.kind}pool{layer.kernel}": _amounts(layer)}
+        case Mean():
+            return {"mean": _amounts(layer)}
+        case Scale():
+            return {"scale": _amounts(layer)}
 
 
-def _amounts(layer: Layer) -> tuple[float, float, float]:
-    assert not isinstance(layer, Input)
+def _activated(layer: Conv2d | Linear | Add, kind: str) -> dict[str, Amounts]:
+    own = {kind: _amounts(layer)}
+    match layer.activation:
+        case "identity" | "relu":
+            return own
+        case "hswish" | "hsigmoid":
+            return own | {layer.activation: (1.0, 0.0, 2.0 * math.prod(layer.out_shape))}
+
+
+def _amounts(layer: Conv2d | Linear | Add | Mean | Pool | Scale) -> Amounts:
     return 1.0, float(macs(layer)), float(math.prod(layer.in_shape) + math.prod(layer.out_shape))
 
 
@@ -94,6 +120,7 @@ def _sums(network: Network, kinds: Sequence[str]) -> FloatArray:
     total = np.zeros(1 + _TERMS * len(kinds))
     total[0] = 1.0
     for layer in network.layers[1:]:
-        start = 1 + _TERMS * kinds.index(kind(layer))
-        total[start : start + _TERMS] += _amounts(layer)
+        for kind, amounts in kernels(layer).items():
+            start = 1 + _TERMS * kinds.index(kind)
+            total[start : start + _TERMS] += amounts
     return total

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from nas.errors import NasError
 from nas.genotype import FloatArray, SearchSpace, random_population
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, macs
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Scale, macs
 from nas.spaces import MlpChoices, MobileChoices
 from nas.spaces.mobile import Stage
 from predictors import latency
@@ -38,9 +38,23 @@ def layer_seconds(layer: Layer) -> float:
             launch = 2e-6 + 1e-7 * kernel
         case Linear():
             launch, rate = 1e-6, 3e-10
-        case Add() | Mean():
+        case Add() | Mean() | Scale():
             launch, rate = 5e-7, 0.0
-    return launch + rate * macs(layer) + 5e-11 * (math.prod(layer.in_shape) + math.prod(layer.out_shape))
+        case Pool(kernel=kernel, kind=kind):
+            launch, rate = 1e-7 * kernel**2 * (2 if kind == "max" else 1), 0.0
+    own = launch + rate * macs(layer) + 5e-11 * (math.prod(layer.in_shape) + math.prod(layer.out_shape))
+    return own + activation_seconds(layer)
+
+
+def activation_seconds(layer: Layer) -> float:
+    """Free where it is done as the sum of a weighted layer leaves its registers."""
+    match layer:
+        case Conv2d(activation="hswish" | "hsigmoid") | Linear(activation="hswish" | "hsigmoid"):
+            return 3e-7 + 1e-10 * math.prod(layer.out_shape)
+        case Add(activation="relu"):
+            return 2e-7
+        case _:
+            return 0.0
 
 
 def measured(population: list[Network], noise: float = 0.0, seed: int = 0) -> FloatArray:
@@ -74,6 +88,67 @@ def test_layers_and_a_constant_add_up(example: str) -> None:
     for network in networks(example, 50, 1):
         total = predictor.constant + sum(predictor.layer_latency(layer) for layer in network)
         assert predictor.predict([network]).mean.tolist() == pytest.approx([total], rel=1e-12)
+
+
+def mixed_networks(count: int, seed: int) -> list[Network]:
+    """Chains of blocks drawn from all operations, no two alike in size."""
+    rng = np.random.default_rng(seed)
+    return [mixed_network(rng) for _ in range(count)]
+
+
+def mixed_network(rng: np.random.Generator) -> Network:
+    layers: list[Layer] = [Input("image", (int(rng.integers(2, 9)), 16, 16))]
+    for block in range(int(rng.integers(2, 6))):
+        last, name = layers[-1], f"b{block}"
+        shape, out = last.out_shape, (int(rng.integers(4, 33)), *last.out_shape[1:])
+        act = str(rng.choice(["relu", "hswish"]))
+        match rng.integers(4):
+            case 0:
+                layers.append(Conv2d(name, (last.name,), shape, out, 1, activation=act))  # type: ignore[arg-type]
+            case 1:
+                kernel, kind = int(rng.integers(2, 4)), str(rng.choice(["max", "mean"]))
+                layers.append(Pool(name, (last.name,), shape, kernel, 2, kind))  # type: ignore[arg-type]
+            case 2:
+                layers += [
+                    Mean(f"{name}.mean", (last.name,), shape),
+                    Linear(f"{name}.gate", (f"{name}.mean",), shape[:1], shape[:1], "hsigmoid"),
+                    Scale(name, (last.name, f"{name}.gate"), shape),
+                ]
+            case _:
+                act = str(rng.choice(["identity", "relu"]))
+                layers += [
+                    Conv2d(f"{name}.conv", (last.name,), shape, shape, 3),
+                    Add(name, (last.name, f"{name}.conv"), shape, activation=act),  # type: ignore[arg-type]
+                ]
+    return Network(tuple(layers))
+
+
+def test_every_operation_and_activation_is_a_feature() -> None:
+    """The law of a device that prices each of them apart is found again from sums over whole networks."""
+    known, unseen = mixed_networks(200, 0), mixed_networks(200, 1)
+    predictor = latency.fit(known, measured(known))
+    np.testing.assert_allclose(predictor.predict(unseen).mean, measured(unseen), rtol=1e-8)
+    assert set(predictor.costs) == {
+        "add", "add-relu", "conv3", "hsigmoid", "hswish", "linear", "maxpool2", "maxpool3", "mean", "meanpool2",
+        "meanpool3", "pointwise1", "scale",
+    }  # fmt: skip
+
+
+UNMEASURED: dict[str, Layer] = {
+    "scale": Scale("layer", ("a", "b"), (4, 2, 2)),
+    "maxpool3": Pool("layer", ("a",), (4, 2, 2), 3, 2, "max"),
+    "meanpool2": Pool("layer", ("a",), (4, 2, 2), 2, 2, "mean"),
+    "hswish": Conv2d("layer", ("a",), (1, 8, 8), (8, 8, 8), 3, activation="hswish"),
+    "hsigmoid": Linear("layer", ("a",), (8,), (8,), "hsigmoid"),
+    "add-relu": Add("layer", ("a", "b"), (4, 2, 2), activation="relu"),
+}
+
+
+@pytest.mark.parametrize("kind", UNMEASURED)
+def test_what_was_not_measured_is_never_free(kind: str) -> None:
+    predictor = latency.fit(networks("mobile", 60, 0), measured(networks("mobile", 60, 0)))
+    with pytest.raises(NasError, match=f"layer layer: no {kind} was measured"):
+        predictor.layer_latency(UNMEASURED[kind])
 
 
 def test_no_latency_is_negative() -> None:
@@ -110,6 +185,7 @@ def test_saved_and_loaded_predicts_identically(example: str, tmp_path: Path) -> 
 def test_a_layer_costs_what_its_kind_does() -> None:
     costs = {"conv3": (1.0, 10.0, 100.0), "depthwise3": (2.0, 0.0, 0.0), "pointwise1": (3.0, 0.0, 0.0)}
     costs |= {"linear": (4.0, 0.5, 0.0), "add": (5.0, 1e9, 0.0), "mean": (6.0, 1e9, 0.25)}
+    costs |= {"hswish": (7.0, 1e9, 0.125), "maxpool2": (8.0, 1e9, 0.0), "scale": (9.0, 1e9, 1.0)}
     predictor = LatencyPredictor(0.0, costs, 0.1)
     layers: dict[Layer, float] = {
         Input("i", (4, 8, 8)): 0.0,
@@ -119,6 +195,9 @@ def test_a_layer_costs_what_its_kind_does() -> None:
         Linear("l", ("i",), (7,), (5,)): 4 + 0.5 * 35,
         Add("a", ("i", "d"), (4, 8, 8)): 5.0,
         Mean("m", ("i",), (4, 8, 8)): 6 + 0.25 * (256 + 4),
+        Conv2d("h", ("i",), (4, 8, 8), (6, 8, 8), 1, activation="hswish"): 3.0 + 7.0 + 0.125 * 2 * 6 * 64,
+        Pool("x", ("i",), (4, 8, 8), 2, 2, "max"): 8.0,
+        Scale("s", ("i", "m"), (4, 8, 8)): 9.0 + 2 * 256,
     }
     for layer, seconds in layers.items():
         assert predictor.layer_latency(layer) == pytest.approx(seconds)
