@@ -37,7 +37,7 @@ def read_idx(path: Path, shape: tuple[int, ...], official: str = "") -> NDArray[
     magic = bytes([0, 0, _UNSIGNED_BYTE, len(shape)])
     if content[:4] != magic:
         raise corrupt(path, f"must begin with the bytes {magic.hex(' ')}, got {content[:4].hex(' ')}", official)
-    found = tuple(np.frombuffer(content[4:header], dtype=">u4").tolist())
+    found = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
     if found != shape:
         raise corrupt(path, f"its header must give the shape {shape}, got {found}", official)
     if len(content) != header + math.prod(shape):

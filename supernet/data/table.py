@@ -130,8 +130,10 @@ def _arrays(path: Path, features: Columns | None, labels: Columns | None) -> tup
 
         x, y = (read_columns(path, part.table, part.names, part.columns) for part in (features, labels))
         return x, y
+    if not zipfile.is_zipfile(path):
+        raise corrupt(path, "is not a whole .npz file")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return arrays["x"], arrays["y"]
     except KeyError as error:
         raise corrupt(path, "must hold the arrays x (features) and y (labels)") from error
