@@ -17,21 +17,72 @@ from nas.genotype import (
     random_population,
 )
 from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, macs, nonzeros, weight_bytes, weight_count
-from nas.spaces import SPACES, MlpChoices, MobileChoices
+from nas.spaces import SPACES, MlpChoices, MobileChoices, ResnetChoices
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
+from nas.spaces.resnet import ResnetStage
 from nas.tables import additive, layer_tables
 
 PRECISION = PrecisionChoices((2, 4, 8), (4, 8, 32), (0.0, 0.5, 0.75))
 TINY = {
     "mobile": MobileChoices(2, (Stage(2, 1, (1, 2)),), (3,), (1, 2), PrecisionChoices((2, 4))).build((1, 4, 4), 3),
     "mobile, gated by the second depth": MobileChoices(2, (Stage(3, 2, (1, 2, 3)),), (1, 3), (1,)).build((1, 4, 4), 2),
+    "mobile, squeezed at two resolutions": MobileChoices(
+        2,
+        (Stage(2, 1, (1,), (3,), (1,), "relu", True), Stage(3, 2, (1, 2), (), (), "hswish", True)),
+        (1, 3),
+        (1, 2),
+        stem_stride=2,
+        resolution=(8, 6),
+        final=4,
+        features=5,
+    ).build((1, 8, 8), 3),
+    "resnet": ResnetChoices(
+        4, (ResnetStage(4, 1, (1, 2)), ResnetStage(8, 2, (1, 3))), (0.5, 1), (0.5, 1), stem_depth=(0, 1), divisor=1
+    ).build((1, 8, 8), 3),
+    "resnet at two resolutions": ResnetChoices(
+        4, (ResnetStage(6, 2, (1,)),), (0.5,), (0.5, 1), PrecisionChoices((2, 4)), (0,), 2, True, (8, 16), 1
+    ).build((3, 16, 16), 3),
     "mlp": MlpChoices((1, 2), (2, 3), PrecisionChoices((2, 8), (4,), (0.0, 0.5))).build((2, 2), 3),
     "mlp, depth from 2": MlpChoices((2, 4), (2, 3)).build((5,), 2),
 }
 AMPLE = {
     "mobile": MobileChoices(
         8, (Stage(12, 1, (1, 2)), Stage(12, 1, (2, 3)), Stage(16, 2, (1, 3))), (3, 5), (2, 3.5, 4), PRECISION
+    ).build((3, 8, 8), 10),
+    "mobile, all of MobileNetV3": MobileChoices(
+        16,
+        (
+            Stage(16, 1, (1,), (3,), (1,)),
+            Stage(24, 2, (1, 2, 3), squeeze=True),
+            Stage(40, 1, (1, 2), (3, 5), (2, 3, 4), "hswish", True),
+        ),
+        (3, 5, 7),
+        (3, 4, 6),
+        PRECISION,
+        2,
+        "hswish",
+        (24, 16, 32),
+        96,
+        128,
+        0.75,
+        8,
+    ).build((3, 32, 32), 10),
+    "resnet": ResnetChoices(
+        16,
+        (ResnetStage(32, 1, (1, 2)), ResnetStage(64, 2, (1, 3))),
+        (0.25, 0.5),
+        (0.5, 1),
+        PRECISION,
+        (0, 1),
+        2,
+        True,
+        (32, 24),
+        4,
+    ).build((3, 32, 32), 10),
+    # Middles are (8, 24) of 40 channels and (16, 24) of 48: at the largest ratio the width does not show.
+    "resnet, width hidden by rounding": ResnetChoices(
+        48, (ResnetStage(48, 1, (1, 2)), ResnetStage(96, 2, (1, 3))), (0.2, 0.5), (5 / 6, 1)
     ).build((3, 8, 8), 10),
     "mlp": MlpChoices((1, 2, 4), (8, 16, 32), PRECISION).build((1, 8, 8), 10),
 }
@@ -99,10 +150,10 @@ def test_choices_ascend_in_size(ample: SearchSpace) -> None:
     """One index up, all else as large as can be, never shrinks a network, and the largest holds the most weights."""
     top = largest(ample)
 
-    def size(genotype: Sequence[int]) -> tuple[int, float, int]:
+    def size(genotype: Sequence[int]) -> tuple[int, float, int, int]:
         network = ample.lower(genotype)
         bits = sum(layer.precision.act_bits for layer in network.weighted)
-        return sum(map(nonzeros, network)), sum(map(weight_bytes, network)), bits
+        return sum(map(nonzeros, network)), sum(map(weight_bytes, network)), bits, sum(map(macs, network))
 
     for gene, count in enumerate(choice_counts(ample)):
         sizes = [size([*top[:gene], choice, *top[gene + 1 :]]) for choice in range(count)]
@@ -192,6 +243,7 @@ def test_a_mobile_network_by_hand() -> None:
         (lambda: MobileChoices(4, (), (3,), (2,)), "at least one stage"),
         (lambda: MobileChoices(4, (Stage(6, 2, (1,)),), (3,), (0.0,)), "expand ratios must be positive"),
         (lambda: Stage(6, 0, (1,)), "stride"),
+        (lambda: MlpChoices((1,), ()), "width must list distinct choices, at least one"),
         (lambda: MlpChoices((1, 1), (2,)), r"depth must list distinct choices, at least one; got \[1, 1\]"),
         (lambda: MlpChoices((0, 1), (2,)), "must be at least 1"),
         (lambda: PrecisionChoices(sparsity=(1.0,)), r"sparsity must lie in \[0, 1\)"),
