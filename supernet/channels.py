@@ -3,64 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nas.network import Conv2d, Layer, Network, Weighted
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Scale
 from supernet.elastic import Supernet
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors whose channels are tied, by the layers that hold weights for them.
+
+    Attributes:
+        producers: Layers that have these channels as outputs; a depthwise convolution also reads them.
+        readers: Dense layers that read them.
+    """
+
+    producers: tuple[str, ...]
+    readers: tuple[str, ...]
 
 
 @torch.no_grad()
 def sort_channels(supernet: Supernet, maximal: Sequence[Network]) -> None:
-    """Reorder channels by the L1 norm of the weights that read them; every network keeps its function.
-
-    Sorted are the outputs of dense layers all of whose readers, in all networks, read nothing else: depthwise
-    convolutions, which pass the order on, and dense layers. A tensor of a skip connection keeps its order.
-    """
-    for name in {layer.name: None for network in maximal for layer in network.weighted}:
-        readers = _readers(name, maximal)
-        if readers is None:
-            continue
-        passing, reading = readers
-        order = torch.argsort(_importance(supernet, reading), descending=True, stable=True)
-        for producer in (name, *passing):
-            shared = supernet.layer(producer)
+    """Reorder channels by the L1 norm of the weights that read them; networks of full width keep their functions."""
+    groups = channel_groups(maximal)
+    orders = [torch.argsort(_importance(supernet, group), descending=True, stable=True) for group in groups]
+    for group, order in zip(groups, orders, strict=True):
+        for name in group.producers:
+            shared = supernet.layer(name)
             for parameter in (shared.weight, shared.gain, shared.bias):
                 parameter.copy_(parameter[order])
-        for reader in reading:
-            weight = supernet.layer(reader).weight
+        for name in group.readers:
+            weight = supernet.layer(name).weight
             weight.copy_(weight[:, order])
 
 
-def _importance(supernet: Supernet, reading: Sequence[str]) -> Tensor:
-    """Sum of the magnitudes of all weights that read each channel, shape (channels,)."""
-    weights = [supernet.layer(name).weight for name in reading]
-    norms = [weight.abs().reshape(*weight.shape[:2], -1).sum((0, 2)) for weight in weights]
-    return torch.stack(norms).sum(0)
+def channel_groups(maximal: Sequence[Network]) -> list[Group]:
+    """The groups of channels that can be put in any order: those of the input and of the logits cannot."""
+    tied: dict[str, list[str]] = {}
+    for layer in _distinct_layers(maximal):
+        members = tied.setdefault(layer.name, [layer.name])
+        for source in _passed_on(layer):
+            if tied[source] is not members:
+                members += tied[source]
+                tied.update(dict.fromkeys(tied[source], members))
+    fixed = [tied[name] for network in maximal for name in (network.input.name, network.layers[-1].name)]
+    free = {id(members): members for members in tied.values() if not any(members is other for other in fixed)}
+    return [_group(set(members), maximal) for members in free.values()]
 
 
-def _readers(name: str, maximal: Sequence[Network]) -> tuple[list[str], list[str]] | None:
-    """What reads a dense layer's output: depthwise layers that pass its order on, and dense layers at the end.
+def _distinct_layers(maximal: Sequence[Network]) -> list[Layer]:
+    return list({layer: None for network in maximal for layer in network})
 
-    None where anything else reads it, where nothing does, or for a depthwise layer: its order is its input's.
-    """
-    passing: dict[str, None] = {}  # in order, so that sums do not depend on hashes
-    reading: dict[str, None] = {}
+
+def _passed_on(layer: Layer) -> tuple[str, ...]:
+    """The inputs whose channels are the layer's outputs, one for one."""
+    match layer:
+        case Add() | Mean() | Pool() | Scale():
+            return layer.inputs
+        case Conv2d():
+            return layer.inputs if layer.depthwise else ()
+        case Linear() | Input():
+            return ()
+
+
+def _group(members: set[str], maximal: Sequence[Network]) -> Group:
+    producers: dict[str, None] = {}  # in order, so that sums do not depend on hashes
+    readers: dict[str, None] = {}
     for network in maximal:
-        producer = network.by_name.get(name)
-        if producer is None:
-            continue
-        if isinstance(producer, Conv2d) and producer.depthwise:
-            return None
-        pending: list[Layer] = list(network.consumers[name])
-        while pending:
-            layer = pending.pop()
-            if not isinstance(layer, Weighted):
-                return None
-            if isinstance(layer, Conv2d) and layer.depthwise:
-                passing[layer.name] = None
-                pending += network.consumers[layer.name]
-            else:
-                reading[layer.name] = None
-    return (list(passing), list(reading)) if reading else None
+        for layer in network.weighted:
+            if layer.name in members:
+                producers[layer.name] = None
+            elif members.intersection(layer.inputs):
+                readers[layer.name] = None
+    return Group(tuple(producers), tuple(readers))
+
+
+def _importance(supernet: Supernet, group: Group) -> Tensor:
+    """Sum of the magnitudes of all weights that read each channel, shape (channels,)."""
+    weights = [supernet.layer(name).weight for name in group.readers]
+    return torch.stack([weight.abs().transpose(0, 1).flatten(1).sum(1) for weight in weights]).sum(0)

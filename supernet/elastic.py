@@ -1,6 +1,6 @@
 """The supernet: one set of weights that holds every network of a space.
 
-It is stateless. `supernet(x, network)` runs any network of the space on slices of the shared weights: the first
+It is stateless. `supernet(x, network)` runs any network of the space on parts of the shared weights: the first
 channels, the centre of a kernel after its transform (Once-for-All, section 3.2).
 """
 
@@ -13,30 +13,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.network import FLOAT_BITS, Conv2d, Input, Layer, Network, Weighted, nonzeros, weight_count
-from supernet.quantize import act_format, prune_mask, quantize_act, quantize_bias, quantize_weight, weight_format
-from supernet.run import activate, combine, product
+from nas.fixed_point import FixedPoint
+from nas.network import FLOAT_BITS, Conv2d, Network, Shape, Weighted, nonzeros, weight_count
+from supernet.batch_norm import Moments, Statistics, fold, measure, moments, normalise
+from supernet.quantize import prune_mask, quantize_bias, quantize_weight, weight_format
+from supernet.run import Reader, activate, batch_format, product, run
 from supernet.subnet import LayerState, Subnet
-
-BATCH_NORM_EPS = 1e-5
 
 
 class Supernet(nn.Module):
     """Shared weights of all networks of a space.
 
-    BatchNorm always uses the statistics of the batch at hand: nothing is tracked, so no subnet ever sees another's
-    statistics. `specialise` freezes them for one subnet from a calibration batch.
+    BatchNorm uses the statistics of the batch at hand unless it is given others. Nothing is tracked, so no subnet
+    ever sees another's: `statistics` measures those of one subnet, and `specialise` folds them into its weights.
     """
 
-    def __init__(self, maximal: Sequence[Network], kernels: Sequence[int], seed: int) -> None:
+    def __init__(
+        self, maximal: Sequence[Network], kernels: Sequence[int], seed: int, synchronised: bool = False
+    ) -> None:
         """Initialise the weights.
 
         Args:
             maximal: Networks that together hold every weight, see `SearchSpace.maximal`.
             kernels: Kernel sizes a convolution larger than the smallest can shrink to; empty for none.
             seed: Seed of the initial weights (He normal).
+            synchronised: Whether BatchNorm's batch is that of all processes, where there are several.
         """
         super().__init__()
+        self.synchronised = synchronised
         layers: dict[str, Weighted] = {}
         for network in maximal:
             for layer in network.weighted:
@@ -54,43 +58,75 @@ class Supernet(nn.Module):
         assert isinstance(found, ElasticLayer)
         return found
 
-    def forward(self, images: Tensor, network: Network) -> Tensor:
-        """Logits, shape (n, classes), with BatchNorm and activation formats taken from this very batch."""
-        return self._run(images, network, None)
+    def forward(self, images: Tensor, network: Network, statistics: Statistics | None = None) -> Tensor:
+        """Logits, shape (n, classes); activation formats are those of this very batch.
+
+        Args:
+            images: In [0, 1], shape (n, *anything that fits the network's input), see `supernet.run.fit`.
+            network: A network of the space.
+            statistics: What BatchNorm normalises by; None for the statistics of this very batch.
+        """
+
+        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
+            given = statistics[layer.name] if statistics is not None and layer.norm else None
+            return self._weighted(layer, x, act, given)
+
+        return run(network, images, batch_format, weighted)
+
+    @torch.no_grad()
+    def statistics(self, network: Network, images: Tensor) -> Statistics:
+        """Measure what BatchNorm normalises by where `images`, of a shape as in `forward`, are the batch."""
+        measured: dict[str, Moments] = {}
+
+        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
+            if not layer.norm:
+                return self._weighted(layer, x, act, None)
+            shared = self.layer(layer.name)
+            output, measured[layer.name] = measure(shared.product(layer, x), *shared.affine(layer))
+            if layer.precision.weight_bits == FLOAT_BITS:
+                return activate(layer, output)
+            return self._weighted(layer, x, act, measured[layer.name])
+
+        run(network, images, batch_format, weighted)
+        return measured
 
     @torch.no_grad()
     def specialise(self, network: Network, images: Tensor) -> Subnet:
         """Extract a subnet; its BatchNorm statistics and activation formats come from `images`."""
         states: dict[str, LayerState] = {}
-        self._run(images, network, states)
+
+        def act(layer: Reader, inputs: list[Tensor]) -> FixedPoint | None:
+            states[layer.name] = LayerState(batch_format(layer, inputs))
+            return states[layer.name].act
+
+        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
+            output, states[layer.name] = self._folded(layer, x, act, None)
+            return output
+
+        run(network, images, act, weighted)
         return Subnet(network, states)
 
-    def _run(self, images: Tensor, network: Network, states: dict[str, LayerState] | None) -> Tensor:
-        """Logits; `states`, where given, receives what each layer of an extracted subnet is made of."""
-        tensors = {network.input.name: images.reshape(-1, *network.input.out_shape)}
-        for layer in network.layers[1:]:
-            inputs = [tensors[name] for name in layer.inputs]
-            tensors[layer.name] = self._step(layer, inputs, states)
-        return tensors[network.layers[-1].name]
-
-    def _step(self, layer: Layer, inputs: list[Tensor], states: dict[str, LayerState] | None) -> Tensor:
+    def _weighted(self, layer: Weighted, x: Tensor, act: FixedPoint | None, given: Moments | None) -> Tensor:
         """The output of one layer, shape (n, *layer.out_shape)."""
-        assert not isinstance(layer, Input)
-        act = act_format(inputs, layer.precision.act_bits)
-        if not isinstance(layer, Weighted):
-            state, output = LayerState(act), combine(layer, inputs, act)
-        else:
-            x, shared = quantize_act(inputs[0], act), self.layer(layer.name)
-            if states is None and layer.norm and layer.precision.weight_bits == FLOAT_BITS:
-                return activate(layer, shared.normalised(layer, x))  # as below, with one product instead of two
-            weight, bias = shared.folded(layer, x)
-            frac = weight_format(weight, layer.precision.weight_bits)
-            rounded = quantize_weight(weight, frac, layer.precision.weight_bits)
-            output = activate(layer, product(layer, x, rounded, quantize_bias(bias, frac, act)))
-            state = LayerState(act, weight, bias, frac)
-        if states is not None:
-            states[layer.name] = state
-        return output
+        if not layer.norm or layer.precision.weight_bits != FLOAT_BITS:
+            return self._folded(layer, x, act, given)[0]
+        shared = self.layer(layer.name)  # the same as folded, but with one product instead of two
+        y = shared.product(layer, x)
+        return activate(layer, normalise(y, *shared.affine(layer), given, self.synchronised))
+
+    def _folded(
+        self, layer: Weighted, x: Tensor, act: FixedPoint | None, given: Moments | None
+    ) -> tuple[Tensor, LayerState]:
+        """The output of one layer, and what the layer is made of: BatchNorm folded in, then rounded."""
+        shared, bits = self.layer(layer.name), layer.precision.weight_bits
+        weight, (gain, bias) = shared.cut(layer), shared.affine(layer)
+        if layer.norm:
+            by = given or moments(product(layer, x, weight, None), self.synchronised)
+            weight, bias = fold(weight, gain, bias, by)
+        frac = weight_format(weight, bits)
+        rounded = quantize_weight(weight, frac, bits)
+        output = activate(layer, product(layer, x, rounded, quantize_bias(bias, frac, act)))
+        return output, LayerState(act, weight, bias, frac)
 
 
 class ElasticLayer(nn.Module):
@@ -111,42 +147,35 @@ class ElasticLayer(nn.Module):
 
     def cut(self, layer: Weighted) -> Tensor:
         """The weight of one form of the layer, shape `layer.weight_shape`, pruned to its sparsity."""
-        out, into = layer.weight_shape[:2]
-        weight = self.weight[:out, :into]
+        channels = layer.weight_shape[:2]
+        weight: Tensor = self.weight
         if isinstance(layer, Conv2d) and layer.kernel < weight.shape[-1]:
-            weight = self._shrink(weight, layer.kernel)
-        if layer.sparsity == 0:
-            return weight
-        return weight * prune_mask(weight, nonzeros(layer))
+            for size in sorted((int(k) for k in self.transforms if int(k) >= layer.kernel), reverse=True):
+                centre = _crop(weight, (*channels, size, size))
+                weight = (centre.flatten(2) @ self.transforms[str(size)]).view_as(centre)
+        weight = _crop(weight, layer.weight_shape)
+        return weight if layer.sparsity == 0 else weight * prune_mask(weight, nonzeros(layer))
 
-    def _shrink(self, weight: Tensor, kernel: int) -> Tensor:
-        """Weight of shape (out, in, k, k) to (out, in, kernel, kernel), size by size from the largest down."""
-        for size in sorted((int(k) for k in self.transforms), reverse=True):
-            if size < kernel:
-                break
-            edge = (weight.shape[-1] - size) // 2
-            centre = weight[:, :, edge : edge + size, edge : edge + size]
-            weight = (centre.flatten(2) @ self.transforms[str(size)]).view_as(centre)
+    def affine(self, layer: Weighted) -> tuple[Tensor, Tensor]:
+        """`gain` and `bias` of one form of the layer, shape (out channels,)."""
+        shape = layer.out_shape[:1]
+        return _crop(self.gain, shape), _crop(self.bias, shape)
+
+    def product(self, layer: Weighted, x: Tensor) -> Tensor:
+        """What the layer's BatchNorm reads, shape (n, *layer.out_shape)."""
+        return product(layer, x, self.cut(layer), None)
+
+
+def _crop(weight: Tensor, shape: Shape) -> Tensor:
+    """The first channels and the centre of the kernel.
+
+    As one operation, negative padding: its gradient fills the full shape once, where that of each slice does again.
+    """
+    if weight.shape == shape:
         return weight
-
-    def normalised(self, layer: Weighted, x: Tensor) -> Tensor:
-        """Product and BatchNorm with the statistics of this batch, shape (n, *layer.out_shape)."""
-        out = layer.out_shape[0]
-        y = product(layer, x, self.cut(layer), None)
-        return F.batch_norm(y, None, None, self.gain[:out], self.bias[:out], True, 0.0, BATCH_NORM_EPS)
-
-    def folded(self, layer: Weighted, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias with BatchNorm folded in, its statistics those of this batch (Jacob et al. 2018).
-
-        Shapes `layer.weight_shape` and (out channels,).
-        """
-        out, weight = layer.out_shape[0], self.cut(layer)
-        if not layer.norm:
-            return weight, self.bias[:out]
-        y = product(layer, x, weight, None)
-        variance, mean = torch.var_mean(y, dim=[0, *range(2, y.dim())], correction=0)
-        scale = self.gain[:out] * torch.rsqrt(variance + BATCH_NORM_EPS)
-        return weight * scale.view(-1, *(1,) * (weight.dim() - 1)), self.bias[:out] - mean * scale
+    spare = [have - want for have, want in zip(weight.shape, shape, strict=True)]
+    padding = [side for size in reversed(spare[2:]) for side in (-(size // 2), -(size // 2))]
+    return F.pad(weight, [*padding, *(side for size in reversed(spare[:2]) for side in (0, -size))])
 
 
 def _key(name: str) -> str:

@@ -1,13 +1,63 @@
-"""What each layer does to its inputs: one implementation for the supernet and for extracted subnets."""
+"""What each layer does to its inputs: one implementation for the supernet and for all that is extracted from it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas.errors import NasError
 from nas.fixed_point import FixedPoint
-from nas.network import Add, Conv2d, Linear, Mean, Weighted
-from supernet.quantize import quantize_act
+from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale, Shape, Weighted
+from supernet.quantize import act_format, quantize_act
+
+Unweighted = Add | Mean | Pool | Scale
+Reader = Weighted | Unweighted
+"""A layer that reads others: any but the input."""
+
+
+def run(
+    network: Network,
+    images: Tensor,
+    act: Callable[[Reader, list[Tensor]], FixedPoint | None],
+    weighted: Callable[[Weighted, Tensor, FixedPoint | None], Tensor],
+) -> Tensor:
+    """Logits, shape (n, classes), layer by layer; a tensor goes once its last reader has run.
+
+    Args:
+        network: What to run.
+        images: Shape (n, *anything that fits the network's input), see `fit`.
+        act: The format in which a layer reads these inputs.
+        weighted: The output of a layer with weights, of its input in that format.
+    """
+    tensors = {network.input.name: fit(images, network.input.out_shape)}
+    last = {source: layer for layer in network.layers for source in layer.inputs}
+    for layer in network.layers[1:]:
+        assert not isinstance(layer, Input)
+        inputs = [tensors[name] for name in layer.inputs]
+        for name in layer.inputs:
+            if last[name] is layer:
+                tensors.pop(name, None)
+        fmt = act(layer, inputs)
+        if isinstance(layer, Weighted):
+            tensors[layer.name] = weighted(layer, quantize_act(inputs[0], fmt), fmt)
+        else:
+            tensors[layer.name] = combine(layer, inputs, fmt)
+    return tensors[network.layers[-1].name]
+
+
+def fit(images: Tensor, shape: Shape) -> Tensor:
+    """Images as a network reads them, shape (n, *shape): resized where only the resolution differs.
+
+    Resizing is bilinear with antialiasing. Anything else that holds as many values per image is reshaped.
+    """
+    if images.shape[1:] == shape:
+        return images
+    if images.dim() == 4 and len(shape) == 3 and images.shape[1] == shape[0]:
+        return F.interpolate(images, shape[1:], mode="bilinear", align_corners=False, antialias=True)
+    return images.reshape(-1, *shape)
 
 
 def product(layer: Weighted, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -19,16 +69,51 @@ def product(layer: Weighted, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
             return F.linear(x, weight, bias)
 
 
-def activate(layer: Weighted, x: Tensor) -> Tensor:
+def activate(layer: Weighted | Add, x: Tensor) -> Tensor:
     """The layer's activation."""
-    return F.relu(x) if layer.activation == "relu" else x
+    match layer.activation:
+        case "identity":
+            return x
+        case "relu":
+            return torch.relu_(x)  # in place: every caller has just made x, and nothing that made it looks at it again
+        case "hswish":
+            return F.hardswish(x)
+        case "hsigmoid":
+            return F.hardsigmoid(x)
 
 
-def combine(layer: Add | Mean, inputs: list[Tensor], act: FixedPoint | None) -> Tensor:
-    """Layers without weights: read the inputs in format `act`, then add them or take the mean over positions."""
-    read = [quantize_act(x, act) for x in inputs]
+def batch_format(layer: Reader, inputs: list[Tensor]) -> FixedPoint | None:
+    """The format that suits what a layer reads of this batch; None for float."""
+    return act_format(_formatted(layer, inputs), layer.precision.act_bits)
+
+
+def combine(layer: Unweighted, inputs: list[Tensor], act: FixedPoint | None) -> Tensor:
+    """The output of a layer without weights, which reads its inputs in format `act`."""
+    read = [quantize_act(x, act) for x in _formatted(layer, inputs)]
     match layer:
         case Add():
-            return read[0] + read[1]
+            return activate(layer, read[0] + read[1])
         case Mean():
             return read[0].mean((2, 3))
+        case Pool():
+            return _pool(layer, read[0])
+        case Scale():
+            return read[0] * inputs[1][:, :, None, None]
+
+
+def _formatted(layer: Reader, inputs: list[Tensor]) -> list[Tensor]:
+    """The inputs that a layer reads in its activation format: all of them, but of a Scale its map alone."""
+    return inputs[:1] if isinstance(layer, Scale) else inputs
+
+
+def _pool(layer: Pool, x: Tensor) -> Tensor:
+    kernel, stride = layer.kernel, layer.stride
+    even = kernel % 2 == 0  # there, the last window may reach past the end
+    if even and stride == 1:
+        raise NasError(f"layer {layer.name}: a pool of kernel {kernel} needs a stride of at least 2, or an odd kernel")
+    if layer.kind == "max":
+        pooled = F.max_pool2d(x, kernel, stride, (kernel - 1) // 2, ceil_mode=even)
+    else:
+        pooled = F.avg_pool2d(x, kernel, stride, (kernel - 1) // 2, ceil_mode=even, count_include_pad=False)
+    height, width = layer.out_shape[1:]
+    return pooled if pooled.shape[2:] == (height, width) else pooled[:, :, :height, :width]

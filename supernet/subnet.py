@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from nas.design import Design, LayerNumbers
 from nas.fixed_point import FixedPoint
-from nas.network import Input, Layer, Network, Weighted
-from supernet.quantize import quantize_act, quantize_bias, quantize_weight
-from supernet.run import activate, combine, product
+from nas.network import Layer, Network, Weighted
+from supernet.quantize import quantize_bias, quantize_weight
+from supernet.run import activate, product, run
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,12 @@ class Subnet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of shape (n, classes) for images of shape (n, *anything that flattens to the input shape)."""
-        tensors = {self.network.input.name: images.reshape(-1, *self.network.input.out_shape)}
-        for layer in self.network.layers[1:]:
-            inputs = [tensors[name] for name in layer.inputs]
-            tensors[layer.name] = self._step(layer, inputs)
-        return tensors[self.network.layers[-1].name]
 
-    def _step(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
-        assert not isinstance(layer, Input)
-        if not isinstance(layer, Weighted):
-            return combine(layer, inputs, self.acts[layer.name])
-        output: Tensor = self.layers[_key(layer)](inputs[0])
-        return output
+        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
+            output: Tensor = self.layers[_key(layer)](x)
+            return output
+
+        return run(self.network, images, lambda layer, inputs: self.acts[layer.name], weighted)
 
     def design(self) -> Design:
         """The same network in numbers, free of torch; what exporters and the FPGA flow read."""
@@ -83,7 +77,7 @@ class _FoldedLayer(nn.Module):
         return weight, quantize_bias(self.bias, self.frac, self.act)
 
     def forward(self, x: Tensor) -> Tensor:
-        return activate(self.layer, product(self.layer, quantize_act(x, self.act), *self.rounded()))
+        return activate(self.layer, product(self.layer, x, *self.rounded()))
 
     @torch.no_grad()
     def numbers(self) -> LayerNumbers:

@@ -28,7 +28,7 @@ def mobile(precision: PrecisionChoices) -> SearchSpace:
 
 def narrow(precision: PrecisionChoices) -> SearchSpace:
     """Depthwise convolutions over a single channel, and strides that do not divide the image."""
-    return MobileChoices(1, (Stage(2, 3, (1, 2)), Stage(3, 2, (1,))), (3, 5), (0.5, 1), precision).build((2, 7, 7), 3)
+    return MobileChoices(1, (Stage(2, 3, (1, 2)), Stage(3, 2, (1,))), (3, 5), (1, 2), precision).build((2, 7, 7), 3)
 
 
 def mlp(precision: PrecisionChoices) -> SearchSpace:
