@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+
+from nas.errors import NasError
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -34,9 +37,15 @@ def session(model: bytes, threads: int = 1) -> ort.InferenceSession:
 
 
 def predict(model: bytes, images: npt.NDArray[np.floating]) -> Float32Array:
-    """Logits (n, classes) of images (n, ...), which are reshaped to what the model reads."""
+    """Logits (n, classes) of images (n, ...), which are reshaped to what the model reads.
+
+    Raises:
+        NasError: An image has another number of values than the model reads.
+    """
     running = session(model)
     shape = running.get_inputs()[0].shape[1:]
+    if math.prod(images.shape[1:]) != math.prod(shape):
+        raise NasError(f"images have shape {images.shape}; this model reads (n, {', '.join(map(str, shape))})")
     logits: Float32Array = running.run(None, {"input": images.reshape(-1, *shape).astype(np.float32)})[0]
     return logits
 

@@ -152,6 +152,13 @@ def test_one_image_gives_what_a_batch_gives(mlp: SearchSpace, architectures: Dra
     np.testing.assert_allclose(predict(model, images), single, atol=1e-5)
 
 
+def test_images_of_another_size_are_refused(mlp: SearchSpace, architectures: Draw, weight_only_design: Make) -> None:
+    """Also where four of them make one: a batch of 16x16 is no batch of 8x8."""
+    model = to_onnx(weight_only_design(architectures(mlp, 1)[0], 1))
+    with pytest.raises(NasError, match=r"\(2, 1, 16, 16\).*reads \(n, 64\)"):
+        predict(model, np.zeros((2, 1, 16, 16)))
+
+
 def test_bytes_fall_with_the_bits_and_are_what_the_file_holds(
     mobile: SearchSpace, architectures: Draw, with_weight_bits: Change, weight_only_design: Make
 ) -> None:
