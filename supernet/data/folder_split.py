@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,18 @@ class _Decoder(Dataset[tuple[Tensor, Tensor, Tensor] | NasError]):
         return torch.from_numpy(images), torch.from_numpy(job.labels), torch.from_numpy(job.moves)
 
 
+def _follow_parent(_: int) -> None:
+    """End this worker with the process that streams, however that ends: the fork server would outlive it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
 @dataclass(frozen=True, eq=False)
 class FolderSplit:
     """Image files below `root` and their labels, int64, shape (n,); decoded to (3, size, size) by `workers` processes.
@@ -84,7 +99,7 @@ class FolderSplit:
         return torch.cat([images for images, _ in self._views(min(count, len(self)), device, _FIRST_BATCH)])
 
     def whole(self, device: torch.device, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `Split.whole`. Starting the workers takes seconds: run many networks over one pass, not one each."""
+        """As `Split.whole`. Decoding is slow: run many networks over one pass rather than one each."""
         return self._views(len(self), device, batch)
 
     def _views(self, count: int, device: torch.device, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -107,12 +122,15 @@ class FolderSplit:
     def _loader(self, jobs: Iterable[_Job], augmentation: Augmentation, device: torch.device) -> DataLoader[Any]:
         """One job is one item; a process that may have no children, as a worker of a stage, decodes by itself."""
         workers = 0 if multiprocessing.current_process().daemon else self.workers
+        context = multiprocessing.get_context("forkserver")  # threads of torch do not survive a plain fork
+        context.set_forkserver_preload([__name__])  # imported once, not by every worker of every pass
         return DataLoader(
             _Decoder(self.root, self.size, augmentation.crop),
             batch_size=None,
             sampler=jobs,
             num_workers=workers,
-            multiprocessing_context="forkserver" if workers else None,  # threads of torch do not survive a fork
+            multiprocessing_context=context if workers else None,
+            worker_init_fn=_follow_parent,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else each pass would take a number from the global one
         )
