@@ -17,8 +17,8 @@ class Group:
     """Tensors whose channels are tied, by the layers that hold weights for them.
 
     Attributes:
-        producers: Layers that have these channels as outputs; a depthwise convolution also reads them.
-        readers: Dense layers that read them.
+        producers: Layers that have these channels as outputs.
+        readers: Dense layers that read them; beside a skip connection, a layer does both.
     """
 
     producers: tuple[str, ...]
@@ -76,7 +76,7 @@ def _group(members: set[str], maximal: Sequence[Network]) -> Group:
         for layer in network.weighted:
             if layer.name in members:
                 producers[layer.name] = None
-            elif members.intersection(layer.inputs):
+            if members.intersection(layer.inputs) and not _passed_on(layer):
                 readers[layer.name] = None
     return Group(tuple(producers), tuple(readers))
 

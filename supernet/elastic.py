@@ -79,13 +79,10 @@ class Supernet(nn.Module):
         measured: dict[str, Moments] = {}
 
         def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
-            if not layer.norm:
-                return self._weighted(layer, x, act, None)
-            shared = self.layer(layer.name)
-            output, measured[layer.name] = measure(shared.product(layer, x), *shared.affine(layer))
-            if layer.precision.weight_bits == FLOAT_BITS:
-                return activate(layer, output)
-            return self._weighted(layer, x, act, measured[layer.name])
+            output, by, _ = self.calibrated(layer, x, act)
+            if by is not None:
+                measured[layer.name] = by
+            return output
 
         run(network, images, batch_format, weighted)
         return measured
@@ -100,28 +97,49 @@ class Supernet(nn.Module):
             return states[layer.name].act
 
         def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
-            output, states[layer.name] = self._folded(layer, x, act, None)
+            output, _, states[layer.name] = self.calibrated(layer, x, act)
             return output
 
         run(network, images, act, weighted)
         return Subnet(network, states)
 
+    @torch.no_grad()
+    def calibrated(
+        self, layer: Weighted, x: Tensor, act: FixedPoint | None
+    ) -> tuple[Tensor, Moments | None, LayerState]:
+        """One layer of a subnet, its statistics those of x alone, read in format `act`, shape (n, *layer.in_shape).
+
+        Returns:
+            Its output, shape (n, *layer.out_shape); what its BatchNorm normalises by; and what it is made of.
+        """
+        if not layer.norm:
+            output, state = self._rounded(layer, x, act, None)
+            return output, None, state
+        shared = self.layer(layer.name)
+        weight, affine = shared.cut(layer), shared.affine(layer)
+        output, by = measure(product(layer, x, weight, None), *affine)
+        if layer.precision.weight_bits == FLOAT_BITS:
+            return activate(layer, output), by, LayerState(act, *fold(weight, *affine, by))
+        output, state = self._rounded(layer, x, act, by)
+        return output, by, state
+
     def _weighted(self, layer: Weighted, x: Tensor, act: FixedPoint | None, given: Moments | None) -> Tensor:
         """The output of one layer, shape (n, *layer.out_shape)."""
-        if not layer.norm or layer.precision.weight_bits != FLOAT_BITS:
-            return self._folded(layer, x, act, given)[0]
-        shared = self.layer(layer.name)  # the same as folded, but with one product instead of two
-        y = shared.product(layer, x)
-        return activate(layer, normalise(y, *shared.affine(layer), given, self.synchronised))
+        if not layer.norm:
+            return self._rounded(layer, x, act, None)[0]
+        shared = self.layer(layer.name)
+        if layer.precision.weight_bits == FLOAT_BITS:
+            return activate(layer, normalise(shared.product(layer, x), *shared.affine(layer), given, self.synchronised))
+        by = given or moments(shared.product(layer, x), self.synchronised)
+        return self._rounded(layer, x, act, by)[0]
 
-    def _folded(
-        self, layer: Weighted, x: Tensor, act: FixedPoint | None, given: Moments | None
+    def _rounded(
+        self, layer: Weighted, x: Tensor, act: FixedPoint | None, by: Moments | None
     ) -> tuple[Tensor, LayerState]:
-        """The output of one layer, and what the layer is made of: BatchNorm folded in, then rounded."""
+        """The output of one layer and what it is made of: BatchNorm folded in, where it normalises, then rounded."""
         shared, bits = self.layer(layer.name), layer.precision.weight_bits
         weight, (gain, bias) = shared.cut(layer), shared.affine(layer)
-        if layer.norm:
-            by = given or moments(product(layer, x, weight, None), self.synchronised)
+        if by is not None:
             weight, bias = fold(weight, gain, bias, by)
         frac = weight_format(weight, bits)
         rounded = quantize_weight(weight, frac, bits)
