@@ -8,6 +8,7 @@ import pytest
 
 from nas.errors import NasError
 from nas.genotype import (
+    Gene,
     IntArray,
     SearchSpace,
     canonical,
@@ -16,7 +17,7 @@ from nas.genotype import (
     largest,
     random_population,
 )
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, macs, nonzeros, weight_bytes, weight_count
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, macs, nonzeros, weight_bytes, weight_count
 from nas.spaces import SPACES, MlpChoices, MobileChoices, ResnetChoices
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
@@ -203,6 +204,24 @@ def test_a_table_lists_every_form(ample: SearchSpace) -> None:
         for genotype in population:
             row = int(np.ravel_multi_index(genotype[list(table.genes)], sizes)) if sizes else 0
             assert table.forms[row] == ample.lower(genotype.tolist()).by_name.get(table.name)
+
+
+class TwoOpsOfOneName:
+    """The second layer is a Mean or a Linear, both named `x`."""
+
+    genes = (Gene("op", "width", (1, 2)),)
+
+    def lower(self, genotype: Sequence[int]) -> Network:
+        mean, linear = Mean("x", ("input",), (1,)), Linear("x", ("input",), (1,), (1,))
+        return Network((Input("input", (1,)), linear if genotype[0] else mean))
+
+    def maximal(self) -> tuple[Network, ...]:
+        return (self.lower([1]),)
+
+
+def test_one_name_stands_for_one_op() -> None:
+    with pytest.raises(NasError, match="layer x: is a Linear in one network and a Mean in another; give them names"):
+        layer_tables(TwoOpsOfOneName())
 
 
 def test_bad_genotypes_are_refused(ample: SearchSpace) -> None:
