@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -249,6 +250,21 @@ def test_an_unreadable_image_is_named_when_it_is_met(root: Path, spoil: str, wor
         next(stream)
     assert str(caught.value).startswith(f"{path} cannot be read as an image: ")
     assert "\n" not in str(caught.value)
+
+
+def pass_over(split: FolderSplit, count: multiprocessing.Queue[int]) -> None:
+    count.put(sum(len(labels) for _, labels in split.whole(CPU, 5)))
+
+
+def test_a_process_that_may_have_no_children_decodes_itself(root: Path) -> None:
+    """A stage's workers are daemons, which cannot start decoding workers."""
+    context = multiprocessing.get_context("forkserver")
+    count: multiprocessing.Queue[int] = context.Queue()
+    process = context.Process(target=pass_over, args=(train_split(root, workers=2), count), daemon=True)
+    process.start()
+    assert count.get(timeout=60) == 18
+    process.join()
+    count.close()
 
 
 def test_workers_die_with_their_process(root: Path) -> None:
