@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from supernet.train import one_thread
+from supernet.distributed import one_thread
 
 one_thread()
