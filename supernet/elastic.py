@@ -62,7 +62,8 @@ class Supernet(nn.Module):
         """Logits, shape (n, classes); activation formats are those of this very batch.
 
         Args:
-            images: In [0, 1], shape (n, *anything that fits the network's input), see `supernet.run.fit`.
+            images: In [0, 1], shape (n, *anything that fits the network's input), see `supernet.run.fit`. Tensors
+                keep their layout; `images.contiguous` leaves that of single-channel images alone, `images.to` does not.
             network: A network of the space.
             statistics: What BatchNorm normalises by; None for the statistics of this very batch.
         """

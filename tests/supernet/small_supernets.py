@@ -10,9 +10,10 @@ from torch import Tensor
 
 from nas.genotype import SearchSpace, random_population
 from nas.network import Network
-from nas.spaces import MlpChoices, MobileChoices
+from nas.spaces import MlpChoices, MobileChoices, ResnetChoices
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
+from nas.spaces.resnet import ResnetStage
 from supernet.elastic import Supernet
 
 FLOATS = PrecisionChoices(sparsity=(0.75, 0.5, 0.0))
@@ -31,11 +32,37 @@ def narrow(precision: PrecisionChoices) -> SearchSpace:
     return MobileChoices(1, (Stage(2, 3, (1, 2)), Stage(3, 2, (1,))), (3, 5), (1, 2), precision).build((2, 7, 7), 3)
 
 
+def squeezed(precision: PrecisionChoices) -> SearchSpace:
+    """MobileNetV3's parts: squeeze-and-excitation, hard swish, layers behind the last stage; two resolutions."""
+    stages = (
+        Stage(4, 1, (1, 2), expand=(1,)),
+        Stage(6, 2, (1, 2), activation="hswish", squeeze=True),
+        Stage(6, 1, (1, 2), squeeze=True),
+    )
+    return MobileChoices(
+        4, stages, (3, 5), (1, 2.5), precision, stem_activation="hswish", resolution=(6, 9), final=8, features=7
+    ).build((1, 9, 9), 5)
+
+
+def resnet(precision: PrecisionChoices) -> SearchSpace:
+    """Residual streams of elastic width, both pools, and sizes they do not divide."""
+    stages = (ResnetStage(8, 1, (1, 2)), ResnetStage(12, 2, (1, 3)))
+    return ResnetChoices(
+        8, stages, (0.25, 0.5), (0.5, 1), precision, stem_depth=(0, 1), stem_pool=True, resolution=(9, 13), divisor=1
+    ).build((2, 13, 13), 5)
+
+
 def mlp(precision: PrecisionChoices) -> SearchSpace:
     return MlpChoices((1, 2, 4), (4, 6, 9), precision).build((3, 4), 5)
 
 
-EXAMPLES: dict[str, Callable[[PrecisionChoices], SearchSpace]] = {"mobile": mobile, "narrow": narrow, "mlp": mlp}
+EXAMPLES: dict[str, Callable[[PrecisionChoices], SearchSpace]] = {
+    "mobile": mobile,
+    "narrow": narrow,
+    "squeezed": squeezed,
+    "resnet": resnet,
+    "mlp": mlp,
+}
 
 
 def supernet_of(space: SearchSpace, seed: int) -> Supernet:

@@ -8,8 +8,8 @@ import torch
 from small_supernets import EXAMPLES, FLOATS, some_images, supernet_of
 
 from nas.genotype import SearchSpace, canonical, choice_counts, largest
-from nas.network import Network
-from supernet.channels import sort_channels
+from nas.network import Add, Conv2d, Input, Mean, Network
+from supernet.channels import Group, channel_groups, sort_channels
 from supernet.elastic import Supernet
 
 
@@ -31,10 +31,57 @@ def importance(supernet: Supernet, readers: list[str]) -> list[float]:
 
 
 READERS = {
-    "mobile": [[f"{block}.project"] for block in ("s1.b1", "s1.b2", "s2.b1", "s2.b2", "s2.b3")],
-    "narrow": [["s1.b1.project"], ["s1.b2.project"], ["s2.b1.project"]],
+    "mobile": [
+        *([f"{block}.project"] for block in ("s1.b1", "s1.b2", "s2.b1", "s2.b2", "s2.b3")),
+        ["s1.b1.expand", "s1.b2.expand", "s2.b1.expand"],
+        ["s2.b2.expand", "s2.b3.expand", "head"],
+    ],
+    "narrow": [
+        *([f"{block}.project"] for block in ("s1.b1", "s1.b2", "s2.b1")),
+        ["s1.b1.expand"],
+        ["s1.b2.expand", "s2.b1.expand"],
+        ["head"],
+    ],
+    "squeezed": [
+        *([f"{block}.squeeze.reduce", f"{block}.project"] for block in ("s2.b1", "s2.b2", "s3.b1", "s3.b2")),
+        *([f"{block}.squeeze.gates"] for block in ("s2.b1", "s2.b2", "s3.b1", "s3.b2")),
+        ["s1.b1.project", "s1.b2.project", "s2.b1.expand"],
+        ["s2.b2.expand", "s3.b1.expand", "s3.b2.expand", "final"],
+        ["features"],
+        ["head"],
+    ],
+    "resnet": [
+        *([f"{block}.conv"] for block in ("s1.b1", "s1.b2", "s2.b1", "s2.b2", "s2.b3")),
+        *([f"{block}.restore"] for block in ("s1.b1", "s1.b2", "s2.b1", "s2.b2", "s2.b3")),
+        ["stem.conv2", "stem.conv3"],
+        ["s1.b1.reduce", "s1.b1.shortcut"],
+        ["s1.b2.reduce", "s2.b1.reduce", "s2.b1.shortcut"],
+        ["s2.b2.reduce", "s2.b3.reduce", "head"],
+    ],
     "mlp": [["fc2", "head1"], ["fc3", "head2"], ["fc4"], ["head4"]],
 }
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_tied_channels_form_one_group(example: str) -> None:
+    groups = channel_groups(EXAMPLES[example](FLOATS).maximal())
+    assert sorted(sorted(group.readers) for group in groups) == sorted(map(sorted, READERS[example]))
+
+
+def test_channels_of_the_input_and_of_the_logits_keep_their_order() -> None:
+    shape = (3, 4, 4)
+    layers = (
+        Input("input", shape),
+        Conv2d("depthwise", ("input",), shape, shape, 3, 1, 3),
+        Conv2d("inside", ("depthwise",), shape, shape, 3),
+        Conv2d("side", ("inside",), shape, shape, 3),
+        Add("skip", ("input", "side"), shape),
+        Conv2d("last", ("inside",), shape, shape, 1),
+        Conv2d("gated", ("skip",), shape, shape, 1),
+        Add("sum", ("last", "gated"), shape),
+        Mean("mean", ("sum",), shape),
+    )
+    assert channel_groups([Network(layers)]) == [Group(("inside",), ("side", "last"))]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,11 +13,16 @@ import torch
 from small_supernets import EXAMPLES, FLOATS, MIXED, QUANTIZED, some_images, some_networks, supernet_of
 from torch import Tensor, nn
 
-from nas.network import Add, Conv2d, Linear, Mean, Network, Weighted, nonzeros, weight_count
+import supernet.elastic as supernet_elastic
+from nas.errors import NasError
+from nas.network import Add, Conv2d, Linear, Mean, Network, Pool, Precision, Scale, Weighted, nonzeros, weight_count
 from nas.spaces import SPACES
 from nas.spaces.precision import PrecisionChoices
 from supernet.elastic import ElasticLayer, Supernet
+from supernet.quantize import act_format, quantize_act
+from supernet.run import batch_format, combine, fit, product
 
+ACTIVATIONS = {"identity": nn.Identity(), "relu": nn.ReLU(), "hswish": nn.Hardswish(), "hsigmoid": nn.Hardsigmoid()}
 WEIGHTS_ONLY = PrecisionChoices((2, 4, 8), (32,), (0.5, 0.0))
 ACTS_ONLY = PrecisionChoices((32,), (3, 4, 8), (0.5, 0.0))
 
@@ -35,7 +41,7 @@ def example(request: pytest.FixtureRequest) -> str:
 def test_every_network_of_the_space_runs(example: str, precision: PrecisionChoices) -> None:
     space = EXAMPLES[example](precision)
     supernet, images = supernet_of(space, 0), some_images(space, 16, 0)
-    for network in some_networks(space, 12, 0):
+    for network in some_networks(space, 8, 0):
         logits = supernet(images, network)
         assert logits.shape == (16, *network.layers[-1].out_shape)
         assert logits.isfinite().all()
@@ -44,17 +50,18 @@ def test_every_network_of_the_space_runs(example: str, precision: PrecisionChoic
 
 def sliced(shared: ElasticLayer, layer: Weighted) -> Tensor:
     """The weight of a layer: centre crops and transforms kernel by kernel, then all but the largest set to zero."""
-    weight = shared.weight.detach()[: layer.weight_shape[0], : layer.weight_shape[1]].clone()
+    weight = shared.weight[: layer.weight_shape[0], : layer.weight_shape[1]].clone()
     if isinstance(layer, Conv2d) and layer.kernel < weight.shape[-1]:
         for size in sorted((int(key) for key in shared.transforms if int(key) >= layer.kernel), reverse=True):
             first = weight.shape[-1] // 2 - size // 2
             crop = weight.narrow(2, first, size).narrow(3, first, size).reshape(*weight.shape[:2], size * size)
-            weight = torch.einsum("oip,pq->oiq", crop, shared.transforms[str(size)].detach())
+            weight = torch.einsum("oip,pq->oiq", crop, shared.transforms[str(size)])
             weight = weight.reshape(*crop.shape[:2], size, size)
     flat = weight.reshape(-1)
-    for position in np.argsort(flat.abs().numpy(), kind="stable")[: weight_count(layer) - nonzeros(layer)]:
-        flat[position] = 0
-    return flat.reshape(layer.weight_shape)
+    kept = torch.ones_like(flat)
+    order = np.argsort(flat.detach().abs().numpy(), kind="stable")
+    kept[order[: weight_count(layer) - nonzeros(layer)].copy()] = 0
+    return (flat * kept).reshape(layer.weight_shape)
 
 
 def module_of(shared: ElasticLayer, layer: Weighted) -> nn.Module:
@@ -70,24 +77,49 @@ def module_of(shared: ElasticLayer, layer: Weighted) -> nn.Module:
     norm = (nn.BatchNorm2d if isinstance(layer, Conv2d) else nn.BatchNorm1d)(out, dtype=torch.float64)
     if layer.norm:
         norm.load_state_dict({"weight": shared.gain.detach()[:out], "bias": shared.bias.detach()[:out]}, strict=False)
-        core.load_state_dict({"weight": sliced(shared, layer)})
+        core.load_state_dict({"weight": sliced(shared, layer).detach()})
     else:
-        core.load_state_dict({"weight": sliced(shared, layer), "bias": shared.bias.detach()[:out]})
-    relu = nn.ReLU() if layer.activation == "relu" else nn.Identity()
-    return nn.Sequential(core, norm if layer.norm else nn.Identity(), relu).train()
+        core.load_state_dict({"weight": sliced(shared, layer).detach(), "bias": shared.bias.detach()[:out]})
+    return nn.Sequential(core, norm if layer.norm else nn.Identity(), ACTIVATIONS[layer.activation]).train()
+
+
+def windows(layer: Pool, image: Tensor) -> Tensor:
+    """Pooling by its definition, position by position."""
+    reduce = torch.amax if layer.kind == "max" else torch.mean
+    first = -((layer.kernel - 1) // 2)
+
+    def span(index: int) -> slice:
+        start = first + index * layer.stride
+        return slice(max(start, 0), start + layer.kernel)
+
+    _, height, width = layer.out_shape
+    rows = [
+        torch.stack([reduce(image[..., span(y), span(x)], dim=(-2, -1)) for x in range(width)], -1)
+        for y in range(height)
+    ]
+    return torch.stack(rows, -2)
 
 
 def by_hand(supernet: Supernet, network: Network, images: Tensor) -> Tensor:
-    tensors = {"input": images}
+    size = network.input.out_shape[1:]
+    tensors = {
+        "input": images
+        if images.shape[2:] == size
+        else nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+    }
     for layer in network.layers[1:]:
         first = tensors[layer.inputs[0]]
         match layer:
             case Conv2d() | Linear():
                 output = module_of(supernet.layer(layer.name), layer)(first)
             case Add():
-                output = first + tensors[layer.inputs[1]]
+                output = ACTIVATIONS[layer.activation](first + tensors[layer.inputs[1]])
             case Mean():
                 output = nn.AdaptiveAvgPool2d(1)(first).flatten(1)
+            case Pool():
+                output = windows(layer, first)
+            case Scale():
+                output = torch.einsum("nchw,nc->nchw", first, tensors[layer.inputs[1]])
         assert output.shape[1:] == layer.out_shape
         tensors[layer.name] = output
     return output
@@ -97,10 +129,26 @@ def by_hand(supernet: Supernet, network: Network, images: Tensor) -> Tensor:
 def test_float_networks_equal_plain_modules(example: str, seed: int) -> None:
     space = EXAMPLES[example](FLOATS)
     supernet, images = supernet_of(space, seed), some_images(space, 16, seed)
-    for network in some_networks(space, 6, seed):
+    for network in some_networks(space, 4, seed):
         torch.testing.assert_close(
             supernet(images, network), by_hand(supernet, network, images), rtol=1e-10, atol=1e-10
         )
+
+
+def test_gradients_of_a_cut_are_those_of_slices(example: str) -> None:
+    space = EXAMPLES[example](FLOATS)
+    supernet = supernet_of(space, 0)
+    for network in some_networks(space, 4, 0):
+        for layer in network.weighted:
+            shared = supernet.layer(layer.name)
+            held = [shared.weight, *shared.transforms.values()]
+            upstream = torch.randn(layer.weight_shape, dtype=torch.float64)
+            found, expected = (
+                torch.autograd.grad(weight, held, upstream, allow_unused=True, materialize_grads=True)
+                for weight in (shared.cut(layer), sliced(shared, layer))
+            )
+            for one, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +157,7 @@ def test_float_networks_equal_plain_modules(example: str, seed: int) -> None:
 def test_a_subnet_computes_what_the_supernet_does(example: str, precision: PrecisionChoices, tolerance: float) -> None:
     space = EXAMPLES[example](precision)
     supernet, images = supernet_of(space, 1), some_images(space, 16, 1)
-    for network in some_networks(space, 8, 1):
+    for network in some_networks(space, 5, 1):
         subnet = supernet.specialise(network, images)
         assert (subnet(images) - supernet(images, network)).abs().max().item() <= tolerance
 
@@ -181,6 +229,78 @@ def test_gradients_stay_within_the_network(example: str) -> None:
 
 def _size(layer: Weighted) -> int:
     return layer.kernel if isinstance(layer, Conv2d) else 0
+
+
+@pytest.mark.parametrize("kind", ["max", "mean"])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (1, 2), (2, 2), (3, 2), (4, 2), (2, 3), (5, 3), (4, 3)])
+def test_pools_leave_padding_out(kind: Literal["max", "mean"], kernel: int, stride: int) -> None:
+    for height, width in itertools.product(range(4, 9), (4, 5, 6)):
+        image = torch.randn(2, 3, height, width, dtype=torch.float64) - 1
+        layer = Pool("pool", ("input",), (3, height, width), kernel, stride, kind)
+        torch.testing.assert_close(combine(layer, [image], None), windows(layer, image))
+
+
+def test_a_pool_that_torch_lacks_is_refused() -> None:
+    with pytest.raises(NasError, match=r"layer pool: a pool of kernel 2 needs a stride of at least 2"):
+        combine(Pool("pool", ("input",), (1, 4, 4), 2, 1, "max"), [torch.zeros(1, 1, 4, 4)], None)
+
+
+def test_a_scale_quantizes_its_map_alone() -> None:
+    layer = Scale("scale", ("map", "gates"), (3, 4, 4), Precision(32, 3))
+    image, gates = torch.rand(2, 3, 4, 4), torch.rand(2, 3)
+    fmt = batch_format(layer, [image, -99 * gates])
+    assert fmt == act_format([image], 3)
+    rounded = quantize_act(image, fmt)
+    assert not torch.equal(rounded, image)
+    assert torch.equal(combine(layer, [image, gates], fmt), rounded * gates[:, :, None, None])
+
+
+def test_images_are_resized_where_only_the_resolution_differs() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    assert fit(images, (3, 8, 8)) is images
+    assert torch.equal(fit(images, (192,)), images.flatten(1))
+    assert torch.equal(fit(images.flatten(1), (3, 8, 8)), images)
+    halved = fit(images, (3, 4, 4))
+    assert halved.shape == (2, 3, 4, 4)
+    triangle = torch.tensor([1.0, 3.0, 3.0, 1.0])  # antialiasing: every pixel counts
+    inside = torch.einsum("nchw,h,w->nc", images[..., 1:5, 1:5], triangle, triangle) / 64
+    torch.testing.assert_close(halved[..., 1, 1], inside)
+    torch.testing.assert_close(fit(torch.full_like(images, 0.3), (3, 11, 5)), torch.full((2, 3, 11, 5), 0.3))
+
+
+@pytest.mark.parametrize("name", ["mobile", "squeezed", "resnet"])
+def test_images_of_any_layout_keep_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = EXAMPLES[name](FLOATS)
+    supernet, images = supernet_of(space, 8), some_images(space, 16, 8)
+    read: list[Tensor] = []
+
+    def recorded(layer: Weighted, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        read.append(x)
+        return product(layer, x, weight, bias)
+
+    monkeypatch.setattr(supernet_elastic, "product", recorded)
+    for network in some_networks(space, 4, 8):
+        expected = supernet(images, network)
+        read.clear()
+        logits = supernet(images.to(memory_format=torch.channels_last), network)
+        assert sum(x.dim() == 4 for x in read) > 5
+        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in read if x.dim() == 4)
+        torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("precision", [FLOATS, MIXED])
+def test_statistics_are_what_batch_norm_takes_from_the_batch(example: str, precision: PrecisionChoices) -> None:
+    space = EXAMPLES[example](precision)
+    supernet, images, others = supernet_of(space, 9), some_images(space, 16, 9), some_images(space, 16, 10)
+    for network in some_networks(space, 3, 9):
+        statistics = supernet.statistics(network, images)
+        assert set(statistics) == {layer.name for layer in network.weighted if layer.norm}
+        assert not any(moment.requires_grad for moments in statistics.values() for moment in moments)
+        torch.testing.assert_close(
+            supernet(images, network, statistics), supernet(images, network), rtol=1e-10, atol=1e-10
+        )
+        alone = torch.cat([supernet(image[None], network.as_float(), statistics) for image in others])
+        torch.testing.assert_close(supernet(others, network.as_float(), statistics), alone, rtol=1e-10, atol=1e-10)
 
 
 def test_a_skip_connection_keeps_what_is_negative() -> None:
