@@ -6,14 +6,14 @@ The search sees plain callables: where an error or a latency comes from, it does
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray, SearchSpace, active, canonical, choice_counts
-from nas.tables import AdditiveCost
+from nas.tables import AdditiveCost, PipelinedCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Problem:
         constraints: Upper limits on metrics.
         allowed: For each gene, the choice indices the device supports.
         additive: The exact sum over layers of those metrics that are one.
+        pipelined: The exact maximum over stages of those metrics that are one.
 
     Raises:
         NasError: An objective or constraint names no metric, or a gene has no allowed choice.
@@ -51,9 +52,10 @@ class Problem:
     constraints: tuple[Constraint, ...]
     allowed: tuple[tuple[int, ...], ...]
     additive: Mapping[str, AdditiveCost]
+    pipelined: Mapping[str, PipelinedCost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named = [*self.objectives, *(c.metric for c in self.constraints), *self.additive]
+        named = [*self.objectives, *(c.metric for c in self.constraints), *self.priced]
         for name in named:
             if name not in self.metrics:
                 raise NasError(f"{name!r} is not a metric of this problem; it has {', '.join(self.metrics)}")
@@ -65,6 +67,11 @@ class Problem:
             if not indices or not set(indices) <= set(range(len(gene.choices))):
                 law = f"allowed choice indices must be some of 0..{len(gene.choices) - 1}, at least one"
                 raise NasError(f"gene {gene.name}: {law}; got {list(indices)}")
+
+    @cached_property
+    def priced(self) -> Mapping[str, AdditiveCost | PipelinedCost]:
+        """The metrics an integer program can hold."""
+        return {**self.additive, **self.pipelined}
 
     def columns(self, names: tuple[str, ...]) -> list[int]:
         """Columns of these metrics."""

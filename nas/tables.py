@@ -68,6 +68,18 @@ class AdditiveCost:
         return total
 
 
+@dataclass(frozen=True)
+class PipelinedCost:
+    """The slowest stage of a pipeline, such as the latency between two results: a maximum over sums of layers."""
+
+    stages: tuple[AdditiveCost, ...]
+
+    def __call__(self, population: IntArray) -> FloatArray:
+        """The quantity for each member, shape (n,)."""
+        slowest: FloatArray = np.max([stage(population) for stage in self.stages], axis=0)
+        return slowest
+
+
 def layer_tables(space: SearchSpace) -> tuple[LayerTable, ...]:
     """Find the genes each layer depends on and list its form for every combination of them.
 

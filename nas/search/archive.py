@@ -43,13 +43,17 @@ Status = Literal["optimal", "feasible", "infeasible", "unknown"]
 class Proof:
     """What a solver proved about one program: no network within the budgets has a value below `bound`.
 
+    The k-th best network of a program comes from one that excludes the k - 1 before it; so does its proof.
+
     Attributes:
-        minimised: The metric; its additive surrogate unless the metric is a sum over layers itself.
+        minimised: The metric; its additive surrogate unless it is a sum or a maximum over layers itself.
+            A sum of metrics, each divided by a scale, has their names joined by " + ".
         limits: Constraints and budgets the program held.
         status: `unknown` means that the limit of effort was reached, and nothing more.
         value: Minimised quantity of the best solution, None without one.
         bound: Proved lower bound on it, None without one.
         member: The solution's place in the archive, None without one.
+        excluded: Networks found before, which the program left out.
     """
 
     minimised: str
@@ -58,6 +62,7 @@ class Proof:
     value: float | None
     bound: float | None
     member: int | None
+    excluded: int = 0
 
     @property
     def gap(self) -> float | None:

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from ortools.sat.python import cp_model
 
+from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray
 from nas.search.archive import Status
-from nas.search.program import Linear, Program, Solution
+from nas.search.program import Limit, Linear, Peak, Program, Solution
 
 _SCALE = 2.0**30
 """Integer that the largest coefficient becomes, where not all are integers already."""
+
+_MOST = 2**60
+"""Beyond what any sum reaches."""
 
 _STATUS: dict[int, Status] = {
     int(cp_model.OPTIMAL): "optimal",
@@ -22,7 +26,7 @@ _STATUS: dict[int, Status] = {
 
 
 def solve(
-    program: Program, objective: Linear, limits: Sequence[tuple[Linear, float]], effort: float, seed: int
+    program: Program, objective: Linear, limits: Sequence[Limit], effort: float, seed: int, peaks: Sequence[Peak] = ()
 ) -> Solution:
     """Minimise under limits, `cost <= limit` for each pair.
 
@@ -35,16 +39,24 @@ def solve(
         limits: Costs and their upper limits.
         effort: Most deterministic time, about seconds; the clock plays no part.
         seed: Of the solver.
+        peaks: None: this solver takes hundreds of times longer over a maximum.
+
+    Raises:
+        NasError: There are peaks to minimise.
     """
+    if peaks:
+        raise NasError("cp-sat minimises sums only, got a maximum; use the solver highs, or auto")
     model = cp_model.CpModel()
     columns = [model.new_bool_var("") for _ in range(program.columns)]
     for tie in program.equalities:
         plus, minus = ([columns[i] for i in side] for side in (tie.plus, tie.minus))
         model.add(sum(plus) == sum(minus) + tie.right)
     for cost, limit in limits:
-        integers, scale, slack = _integers(cost.coefficients, program.chosen)
+        used = np.flatnonzero(cost.coefficients)
+        integers, scale, slack = _integers(cost.coefficients[used], program.chosen)
         right = np.floor((limit - cost.constant) * scale + slack)
-        model.add(cp_model.LinearExpr.weighted_sum(columns, integers.tolist()) <= int(right))
+        terms = cp_model.LinearExpr.weighted_sum([columns[i] for i in used], integers.tolist())
+        model.add(terms <= int(np.clip(right, -_MOST, _MOST)))
     integers, scale, slack = _integers(objective.coefficients, program.chosen)
     model.minimize(cp_model.LinearExpr.weighted_sum(columns, integers.tolist()))
     solver = cp_model.CpSolver()

@@ -1,17 +1,24 @@
-"""Why nothing satisfies a problem's constraints: which of them binds, and how far down its metric can go."""
+"""Why nothing satisfies a problem's constraints: which of them exclude each other, and how near each can be met."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from nas.genotype import Genotype
 from nas.problem import Constraint, Problem
 from nas.search.archive import Archive
 from nas.search.evolution import Nsga2
-from nas.search.integer_program import IntegerProgram, Programs
+from nas.search.programs import Programs
+from nas.search.refine import best_within, refine
 
-_EXACT = IntegerProgram(effort=2.0)
-_SHORT = Nsga2(population=100, generations=40)
+_EFFORT = 4.0
+"""Of all programs together, about seconds."""
+
+_SHORT = Nsga2(population=32, generations=16)
+_SAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class Least:
 
     Attributes:
         value: None where no network satisfies them.
-        proved: By an integer program; otherwise the best a short evolution found.
+        proved: By an integer program; otherwise the best that a surrogate's programs and a short evolution found.
         genotype: A network that reaches it.
     """
 
@@ -37,7 +44,7 @@ class Least:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a constraint's metric can go down: by itself, and with the other constraints kept."""
+    """How far a constraint's metric can go down: by itself, and with the other constraints of its conflict kept."""
 
     constraint: Constraint
     alone: Least
@@ -45,82 +52,172 @@ class Reach:
 
 
 @dataclass(frozen=True)
+class Conflict:
+    """An irreducible set of constraints: no network satisfies all of them, and some network all but any one.
+
+    Attributes:
+        reaches: One for each constraint: raised to the value it reaches with the others kept, there is a network.
+        proved: Whether that no network satisfies them is proved.
+    """
+
+    reaches: tuple[Reach, ...]
+    proved: bool
+
+    def __str__(self) -> str:
+        if len(self.reaches) == 1:
+            reach = self.reaches[0]
+            return f"{reach.constraint}, but the least reachable {reach.constraint.metric} is {reach.alone}"
+        head = f"{' and '.join(str(reach.constraint) for reach in self.reaches)} exclude each other"
+        parts = [f"with the others kept, the least reachable {reach.constraint.metric} is {reach.kept}"
+                 for reach in self.reaches if reach.kept.value is not None]  # fmt: skip
+        return "; ".join([head, *parts])
+
+
+@dataclass(frozen=True)
 class Infeasible:
     """The answer to a search that found no feasible network.
 
     Attributes:
-        reaches: One for each constraint.
-        binding: Those that no network can meet by themselves; if there are none, those in conflict with the others.
+        conflicts: Disjoint; without the constraints of all of them there is a network, as far as was found.
             Empty where a feasible network exists after all.
-        feasible: Such a network, if one came up.
+        nearest: The network that exceeds the limits by the least sum of shares, if one came up.
+        feasible: A network that satisfies all constraints, if one came up.
         message: For a person.
     """
 
-    reaches: tuple[Reach, ...]
-    binding: tuple[Constraint, ...]
+    conflicts: tuple[Conflict, ...]
+    nearest: Genotype | None
     feasible: Genotype | None
     message: str
 
+    @property
+    def reaches(self) -> tuple[Reach, ...]:
+        """The reaches of all conflicts."""
+        return tuple(reach for conflict in self.conflicts for reach in conflict.reaches)
+
+    @property
+    def binding(self) -> tuple[Constraint, ...]:
+        """The constraints of all conflicts."""
+        return tuple(reach.constraint for reach in self.reaches)
+
 
 def explain(problem: Problem, seed: int) -> Infeasible:
-    """Find the binding constraints, in bounded time: two minimisations for each constraint.
+    """Find the constraints that exclude each other, in bounded time: at most a few programs for each constraint.
 
-    A minimum over additive metrics alone is proved by the integer program; any other is the best of a short
-    evolution.
+    Sets are made irreducible by leaving out one constraint after the other (Chinneck and Dravnieks, "Locating minimal
+    infeasible constraint sets in linear programs", 1991, the deletion filter). What a program can hold is proved;
+    anything else is the best of a surrogate's programs and of a short evolution.
     """
-    reaches = tuple(_reach(problem, constraint, seed) for constraint in problem.constraints)
-    met = [r.kept for r in reaches if r.kept.value is not None and not r.kept.exceeds(r.constraint.limit)]
-    if met or not reaches:
-        feasible = met[0].genotype if met else None
-        return Infeasible(reaches, (), feasible, "some network satisfies all constraints; give the search more effort")
-    alone = [r for r in reaches if r.alone.exceeds(r.constraint.limit)]
-    joint = [r for r in reaches if r.kept.exceeds(r.constraint.limit)] or list(reaches)
-    binding = tuple(r.constraint for r in alone or joint)
-    return Infeasible(reaches, binding, None, _alone(alone) if alone else _joint(joint))
+    question = _Question(problem, seed)
+    alone = {c: question.least(c.metric, ()) for c in dict.fromkeys(problem.constraints)}
+    sets: list[tuple[Constraint, ...]] = [(c,) for c in alone if alone[c].exceeds(c.limit)]
+    rest = tuple(c for c in alone if (c,) not in sets)
+    while (found := question.irreducible(rest)) is not None:
+        sets.append(found)
+        rest = tuple(c for c in rest if c not in found)
+    if not sets:
+        feasible = question.satisfying(rest)[0]
+        return Infeasible((), None, feasible, "some network satisfies all constraints; give the search more effort")
+    conflicts = tuple(question.conflict(constraints, alone) for constraints in sets)
+    nearest = question.nearest()
+    proved = any(conflict.proved for conflict in conflicts)
+    head = "no network satisfies the constraints" if proved else "found no network that satisfies the constraints"
+    together = f"The nearest network has {_values(problem, nearest)}. " if len(alone) > 1 else ""
+    body = ". Also: ".join(str(conflict) for conflict in conflicts)
+    remedy = "Raise a limit of each conflict, or give the space smaller choices"
+    return Infeasible(conflicts, nearest, None, f"{head}: {body}. {together}{remedy}")
 
 
-def _reach(problem: Problem, constraint: Constraint, seed: int) -> Reach:
-    others = tuple(c for c in problem.constraints if c != constraint)
-    alone = _least(problem, constraint.metric, (), seed)
-    return Reach(constraint, alone, _least(problem, constraint.metric, others, seed) if others else alone)
+@dataclass(frozen=True)
+class _Question:
+    problem: Problem
+    seed: int
+    programs: Programs = field(init=False)
+    answers: dict[frozenset[Constraint], tuple[Genotype | None, bool]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        effort = _EFFORT / (3 * len(self.problem.constraints) + 2)
+        programs = Programs(Archive(self.problem), self.seed, effort=effort, samples=_SAMPLES)
+        object.__setattr__(self, "programs", programs)
+
+    def least(self, metric: str, limits: Sequence[Constraint]) -> Least:
+        """The least value of a metric under limits."""
+        if {metric, *(limit.metric for limit in limits)} <= self.problem.priced.keys():
+            place = self.programs.minimise(metric, limits)
+            status = self.programs.archive.proofs[-1].status
+            if status != "unknown":
+                return self._found(metric, place, status in ("optimal", "infeasible"))
+        return self._found(metric, self._searched(metric, limits), False)
+
+    def satisfying(self, limits: Sequence[Constraint]) -> tuple[Genotype | None, bool]:
+        """A network within all limits, or None; and whether it is proved that there is none."""
+        key = frozenset(limits)
+        if key not in self.answers:
+            self.answers[key] = self._satisfying(limits)
+        return self.answers[key]
+
+    def _satisfying(self, limits: Sequence[Constraint]) -> tuple[Genotype | None, bool]:
+        place, held = self.programs.minimise({}, limits), self.programs.held(limits)
+        if self.programs.archive.proofs[-1].status == "infeasible":
+            return None, True
+        if place is None or len(held) < len(limits):
+            hard = next((limit for limit in limits if limit not in held), limits[0])
+            place = best_within(self.programs.archive, hard.metric, limits)
+            if place is None:
+                self._searched(hard.metric, [limit for limit in limits if limit != hard])
+                place = best_within(self.programs.archive, hard.metric, limits)
+        return (None if place is None else self._genotype(place)), False
+
+    def irreducible(self, limits: tuple[Constraint, ...]) -> tuple[Constraint, ...] | None:
+        """A set of them that excludes each other and of which none can be left out; None where there is none."""
+        if not limits or self.satisfying(limits)[0] is not None:
+            return None
+        for limit in sorted(limits, key=lambda limit: limit.metric in self.problem.priced):
+            rest = tuple(other for other in limits if other != limit)
+            if rest and self.satisfying(rest)[0] is None:
+                limits = rest
+        return limits
+
+    def conflict(self, limits: tuple[Constraint, ...], alone: dict[Constraint, Least]) -> Conflict:
+        """The conflict that an irreducible set is."""
+        if len(limits) == 1:
+            return Conflict((Reach(limits[0], alone[limits[0]], alone[limits[0]]),), alone[limits[0]].proved)
+        kept = [self.least(c.metric, [other for other in limits if other != c]) for c in limits]
+        reaches = tuple(Reach(c, alone[c], least) for c, least in zip(limits, kept, strict=True))
+        return Conflict(reaches, self.satisfying(limits)[1])
+
+    def nearest(self) -> Genotype | None:
+        """Of all networks that came up, and of the one a program finds, that with the least violation."""
+        self.programs.nearest(self.problem.constraints)
+        archive = self.programs.archive
+        return self._genotype(int(self.problem.violation(archive.metrics).argmin())) if len(archive) else None
+
+    def _searched(self, metric: str, limits: Sequence[Constraint]) -> int | None:
+        """The best that comes up: of a surrogate's programs, then of an evolution that starts with the likeliest."""
+        archive, question = (
+            self.programs.archive,
+            replace(self.problem, objectives=(metric,), constraints=tuple(limits)),
+        )
+        if metric not in self.problem.priced:
+            refine(self.programs, metric, limits, 1, 1)
+        values = archive.metrics[:, archive.problem.metrics.index(metric)]
+        starts = np.lexsort((values, question.violation(archive.metrics)))[: _SHORT.population // 2]
+        archive.absorb(_SHORT.run(question, self.seed, starts=archive.genotypes[starts]))
+        return best_within(archive, metric, limits)
+
+    def _found(self, metric: str, place: int | None, proved: bool) -> Least:
+        if place is None:
+            return Least(None, proved)
+        value = float(self.programs.archive.metrics[place, self.problem.metrics.index(metric)])
+        return Least(value, proved, self._genotype(place))
+
+    def _genotype(self, place: int) -> Genotype:
+        return tuple(self.programs.archive.genotypes[place].tolist())
 
 
-def _least(problem: Problem, metric: str, limits: tuple[Constraint, ...], seed: int) -> Least:
-    question = replace(problem, objectives=(metric,), constraints=limits)
-    if {metric, *(limit.metric for limit in limits)} <= problem.additive.keys():
-        archive = Archive(question)
-        place = Programs(_EXACT, archive, seed).minimise(metric, limits)
-        status = archive.proofs[-1].status
-        if status != "unknown":
-            return _found(archive, metric, place, status in ("optimal", "infeasible"))
-    archive = _SHORT.run(question, seed)
-    front = archive.front()
-    return _found(archive, metric, int(front[0]) if len(front) else None, False)
-
-
-def _found(archive: Archive, metric: str, place: int | None, proved: bool) -> Least:
-    if place is None:
-        return Least(None, proved)
-    value = float(archive.metrics[place, archive.problem.metrics.index(metric)])
-    return Least(value, proved, tuple(archive.genotypes[place].tolist()))
-
-
-def _alone(reaches: list[Reach]) -> str:
-    parts = [f"{r.constraint}, but the least reachable {r.constraint.metric} is {r.alone}" for r in reaches]
-    head = _head(all(r.alone.proved for r in reaches))
-    return f"{head}: {'; '.join(parts)}. Raise the limit, or give the space smaller choices"
-
-
-def _joint(reaches: list[Reach]) -> str:
-    parts = [
-        f"with the others kept, the least reachable {r.constraint.metric} is {r.kept}"
-        for r in reaches
-        if r.kept.value is not None
-    ]
-    conflict = " and ".join(str(r.constraint) for r in reaches)
-    head = _head(all(r.kept.proved for r in reaches))
-    return f"{head}: {'; '.join([f'{conflict} exclude each other', *parts])}. Raise one of these limits"
-
-
-def _head(proved: bool) -> str:
-    return "no network satisfies the constraints" if proved else "found no network that satisfies the constraints"
+def _values(problem: Problem, genotype: Genotype | None) -> str:
+    if genotype is None:
+        return "unknown values"
+    values = problem.evaluate(np.array([genotype]))[0]
+    names = dict.fromkeys(constraint.metric for constraint in problem.constraints)
+    return ", ".join(f"{name} {values[problem.metrics.index(name)]:g}" for name in names)

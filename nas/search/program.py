@@ -1,25 +1,24 @@
 """A problem as a 0-1 linear program: one choice per gene, one form per layer.
 
-`x[gene, choice]` picks a choice; the choices of a gene without effect sum to 0, all others to 1. For every table
-of an additive cost `y[state]` picks one of its states, tied to x by its marginals: the states in which a gene takes
-a choice sum to that x. So a cost of layers that share genes is linear without a product of variables.
+`x[gene, choice]` picks a choice; the choices of a gene without effect sum to 0, all others to 1. For every group of
+genes that some table of a cost needs together, `y[state]` picks one of their states, tied to x by its marginals: the
+states in which a gene takes a choice sum to that x. So a cost of layers that share genes is linear without a product
+of variables.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from nas.genotype import BoolArray, FloatArray, IntArray, active, choice_counts
+from nas.genotype import BoolArray, FloatArray, Genotype, IntArray, active, choice_counts
 from nas.problem import Problem
 from nas.search.archive import Status
-from nas.tables import AdditiveTable
-
-_INACTIVE = -1
+from nas.search.factors import CLOSED, Factor, factors
+from nas.tables import AdditiveCost
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,26 @@ class Linear:
     def __call__(self, chosen: BoolArray) -> float:
         return float(self.coefficients[chosen].sum()) + self.constant
 
+    def times(self, factor: float) -> Linear:
+        return Linear(self.coefficients * factor, self.constant * factor)
+
+    def plus(self, other: Linear) -> Linear:
+        return Linear(self.coefficients + other.coefficients, self.constant + other.constant)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest of several linear quantities, such as the slowest stage of a pipeline."""
+
+    parts: tuple[Linear, ...]
+
+    def __call__(self, chosen: BoolArray) -> float:
+        return max(part(chosen) for part in self.parts)
+
+    def times(self, factor: float) -> Peak:
+        """`factor` is positive."""
+        return Peak(tuple(part.times(factor) for part in self.parts))
+
 
 @dataclass(frozen=True)
 class Equality:
@@ -40,6 +59,10 @@ class Equality:
     plus: IntArray
     minus: IntArray
     right: int = 0
+
+
+Limit = tuple[Linear, float]
+"""A quantity and its upper limit."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,7 @@ class Program:
         choices: Column of each gene and choice, -1 where not allowed, shape (genes, most choices).
         equalities: What holds for every genotype.
         costs: The additive metrics over the columns.
+        peaks: The pipelined metrics over the columns.
     """
 
     columns: int
@@ -59,6 +83,7 @@ class Program:
     choices: IntArray
     equalities: tuple[Equality, ...]
     costs: Mapping[str, Linear]
+    peaks: Mapping[str, Peak]
 
     def genewise(self, weights: FloatArray, constant: float) -> Linear:
         """A sum of one weight per gene and choice, shape (genes, most choices), over the genes that have an effect."""
@@ -73,6 +98,21 @@ class Program:
         genotype: IntArray = picked.argmax(axis=1)
         return genotype
 
+    def limits(self, metric: str, limit: float) -> list[Limit]:
+        """`metric <= limit`: of a pipelined one, every stage."""
+        parts = self.peaks[metric].parts if metric in self.peaks else (self.costs[metric],)
+        return [(part, limit) for part in parts]
+
+    def without(self, problem: Problem, genotype: IntArray) -> Limit:
+        """A cut that leaves out one canonical genotype, shape (genes,), and no other.
+
+        A network that made all of its choices would have all of its gates, hence no further genes: it would be it.
+        """
+        genes = np.flatnonzero(active(problem.space, genotype[None])[0])
+        coefficients = np.zeros(self.columns)
+        coefficients[self.choices[genes, genotype[genes]]] = 1.0
+        return Linear(coefficients, 0.0), len(genes) - 1.0
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -84,25 +124,55 @@ class Solution:
     bound: float | None = None
 
 
+class Solve(Protocol):
+    """Minimise an objective plus some peaks under limits."""
+
+    def __call__(
+        self,
+        program: Program,
+        objective: Linear,
+        limits: Sequence[Limit],
+        effort: float,
+        seed: int,
+        peaks: Sequence[Peak] = (),
+    ) -> Solution: ...
+
+
 def build(problem: Problem, metrics: Sequence[str]) -> Program:
-    """The program of a problem, with these of its additive metrics."""
+    """The program of a problem, with these of its additive and pipelined metrics."""
+    sums = {name: _sums(problem, name) for name in metrics}
+    shares = {name: [factors(problem, cost) for cost in costs] for name, costs in sums.items()}
     choices, columns = _choices(problem)
     equalities = [_one_choice(problem, choices, gene) for gene in range(len(choices))]
-    constants = {name: problem.additive[name].constant for name in metrics}
-    parts: dict[str, list[tuple[IntArray, FloatArray]]] = {name: [] for name in metrics}
-    groups: dict[tuple[int, ...], list[tuple[str, AdditiveTable]]] = defaultdict(list)
-    for name in metrics:
-        for table in problem.additive[name].tables:
-            groups[table.genes].append((name, table))
-    for tables in groups.values():
-        states = _states(problem, [table for _, table in tables])
-        new = columns + np.arange(len(states))
-        columns += len(states)
-        equalities += _marginals(problem, states, new, choices)
-        for name, table in tables:
-            parts[name].append((new, table.values[table.rows(np.maximum(states, 0))]))
-    costs = {name: _linear(parts[name], columns, constants[name]) for name in metrics}
-    return Program(columns, len(choices) + len(groups), choices, tuple(equalities), costs)
+    owners = _owners([factor for parts in shares.values() for part in parts for factor in part])
+    groups: dict[Genotype, _Group] = {}
+    for owner in owners.values():
+        if owner.genes not in groups:
+            groups[owner.genes] = _Group(owner, columns + np.arange(len(owner.states)))
+            columns += len(owner.states)
+            equalities += _marginals(problem, groups[owner.genes], choices)
+    by_genes = {genes: groups[owner.genes] for genes, owner in owners.items()}
+
+    linear = {
+        name: [
+            _linear(cost.constant, part, by_genes, choices, columns)
+            for cost, part in zip(costs, shares[name], strict=True)
+        ]
+        for name, costs in sums.items()
+    }
+    return Program(
+        columns,
+        len(choices) + len(groups),
+        choices,
+        tuple(equalities),
+        {name: parts[0] for name, parts in linear.items() if name in problem.additive},
+        {name: Peak(tuple(parts)) for name, parts in linear.items() if name not in problem.additive},
+    )
+
+
+def _sums(problem: Problem, metric: str) -> tuple[AdditiveCost, ...]:
+    """The sums a metric is made of: itself, or the stages of a pipeline."""
+    return (problem.additive[metric],) if metric in problem.additive else problem.pipelined[metric].stages
 
 
 def _choices(problem: Problem) -> tuple[IntArray, int]:
@@ -125,42 +195,53 @@ def _one_choice(problem: Problem, choices: IntArray, index: int) -> Equality:
     return Equality(columns, opening[opening >= 0])
 
 
-def _states(problem: Problem, tables: Sequence[AdditiveTable]) -> IntArray:
-    """Distinct states of the genes that matter to tables of the same genes, shape (states, genes).
+@dataclass(frozen=True)
+class _Group:
+    """Genes that some factor needs together, and a column for each of their states."""
 
-    A gene that has no effect, or does not matter, is `_INACTIVE`, which the tables read as 0.
-    """
-    genes = tables[0].genes
-    matter = [gene for axis, gene in enumerate(genes) if any(_matters(problem, table, axis) for table in tables)]
-    gates = {gate.gene for gene in matter if (gate := problem.space.genes[gene].gate) is not None}
-    closure = sorted(gates.union(matter))
-    combinations = np.array(list(itertools.product(*(problem.allowed[gene] for gene in closure))), dtype=np.int64)
-    population = np.zeros((len(combinations), len(problem.allowed)), dtype=np.int64)
-    population[:, closure] = combinations.reshape(len(combinations), len(closure))
-    states = np.full_like(population, _INACTIVE)
-    states[:, closure] = np.where(active(problem.space, population), population, _INACTIVE)[:, closure]
-    return np.unique(states, axis=0)
+    factor: Factor
+    columns: IntArray
 
 
-def _matters(problem: Problem, table: AdditiveTable, axis: int) -> bool:
-    """Whether a table's values change with one of its genes, over the allowed choices and 0."""
-    domains = [sorted({0, *problem.allowed[gene]}) for gene in table.genes]
-    sizes = [len(problem.space.genes[gene].choices) for gene in table.genes]
-    values = table.values.reshape(sizes)[np.ix_(*domains)]
-    return bool((values != values.take([0], axis=axis)).any())
+def _owners(shares: Sequence[Factor]) -> dict[Genotype, Factor]:
+    """For each set of two genes or more that a factor needs, the largest factor whose genes hold them all."""
+    owners: dict[Genotype, Factor] = {}
+    for factor in sorted(shares, key=lambda factor: -len(factor.genes)):
+        if len(factor.genes) > 1 and factor.genes not in owners:
+            holders = (owner for owner in owners.values() if set(factor.genes) <= set(owner.genes))
+            owners[factor.genes] = next(holders, factor)
+    return owners
 
 
-def _marginals(problem: Problem, states: IntArray, columns: IntArray, choices: IntArray) -> list[Equality]:
+def _marginals(problem: Problem, group: _Group, choices: IntArray) -> list[Equality]:
     """One state holds, and a choice holds exactly where the state has it."""
-    ties = [Equality(columns, choices[0, :0], 1)]
-    for gene in np.flatnonzero((states != _INACTIVE).any(axis=0)):
+    ties = [Equality(group.columns, choices[0, :0], 1)]
+    for gene, taken in zip(group.factor.genes, group.factor.states.T, strict=True):
         for choice in problem.allowed[gene]:
-            ties.append(Equality(columns[states[:, gene] == choice], choices[gene, [choice]]))
+            ties.append(Equality(group.columns[taken == choice], choices[gene, [choice]]))
     return ties
 
 
-def _linear(parts: Sequence[tuple[IntArray, FloatArray]], columns: int, constant: float) -> Linear:
+def _linear(
+    constant: float, shares: Sequence[Factor], groups: Mapping[Genotype, _Group], choices: IntArray, columns: int
+) -> Linear:
+    """A cost over the columns: a factor of one gene needs no states, and one of none is a constant."""
     coefficients = np.zeros(columns)
-    for new, values in parts:
-        coefficients[new] += values
+    for factor in shares:
+        if len(factor.genes) > 1:
+            group = groups[factor.genes]
+            coefficients[group.columns] += factor.at(group.factor.genes, group.factor.states)
+            continue
+        away = _away(factor)
+        constant += away
+        for gene in factor.genes:
+            taken = factor.states[:, 0] != CLOSED
+            coefficients[choices[gene, factor.states[taken, 0]]] += factor.values[taken] - away
     return Linear(coefficients, constant)
+
+
+def _away(factor: Factor) -> float:
+    """The value of a factor of one gene at most, where that gene takes no choice."""
+    if not factor.genes:
+        return float(factor.values[0])
+    return float(factor.values[factor.states[:, 0] == CLOSED].sum())

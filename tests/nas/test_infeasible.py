@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -6,7 +7,9 @@ import pytest
 
 from nas.genotype import IntArray
 from nas.problem import Constraint, Problem
+from nas.search.devices import joined
 from nas.search.infeasible import explain
+from nas.tables import AdditiveCost, PipelinedCost
 
 MakeProblem = Callable[..., Problem]
 Every = Callable[..., IntArray]
@@ -19,7 +22,8 @@ def test_one_limit_below_everything_is_proved(make_problem: MakeProblem, every: 
     answer = explain(replace(problem, constraints=limits), 0)
     assert answer.binding == limits[1:]
     assert answer.feasible is None
-    assert answer.reaches[1].alone.value == least
+    assert answer.reaches[0].alone.value == least
+    assert answer.conflicts[0].proved
     assert answer.message.startswith(f"no network satisfies the constraints: lut <= {least - 1:g}")
     assert f"least reachable lut is {least:g} (proved)" in answer.message
 
@@ -34,8 +38,7 @@ def test_limits_in_conflict_name_each_other(make_problem: MakeProblem, every: Ev
         if not ((latency <= limits[0].limit) & (lut <= limits[1].limit)).any():
             break
     problem = replace(problem, constraints=(*limits, Constraint("error", 9.0)))
-    additive = replace(problem, constraints=limits)
-    answer = explain(additive, 0)
+    answer = explain(replace(problem, constraints=limits), 0)
     assert set(answer.binding) == set(limits)
     assert all(reach.kept.proved for reach in answer.reaches)
     assert answer.reaches[0].kept.value == pytest.approx(latency[lut <= limits[1].limit].min())
@@ -61,3 +64,60 @@ def test_a_feasible_network_is_handed_over(make_problem: MakeProblem) -> None:
     assert answer.feasible is not None
     metrics = problem.evaluate(np.array([answer.feasible]))
     assert problem.violation(metrics)[0] == 0
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_conflicts_over_devices_are_irreducible_and_complete(
+    seed: int, make_problem: MakeProblem, every: Every, limited: Callable[[Problem, str, float], Constraint]
+) -> None:
+    """Two devices, sums and a maximum each, random limits: every claim is checked against all networks."""
+    rng = np.random.default_rng(seed)
+    base = make_problem(seed, genes=7)
+    devices = {name: _pipelined(base, rng) for name in ("phone", "fpga")}
+    problem = joined(devices)
+    names = [name for name in problem.priced if rng.random() < 0.8] or list(problem.priced)
+    limits = tuple(limited(problem, name, float(rng.choice([0.02, 0.1, 0.3]))) for name in names)
+    problem = replace(problem, constraints=limits)
+    values = problem.evaluate(every(problem.space, problem.allowed))
+
+    def possible(constraints: tuple[Constraint, ...]) -> bool:
+        columns = problem.columns(tuple(c.metric for c in constraints))
+        return bool((values[:, columns] <= [c.limit for c in constraints]).all(axis=1).any())
+
+    answer = explain(problem, 0)
+    if possible(limits):
+        assert answer.binding == ()
+        assert answer.feasible is not None
+        return
+    for conflict in answer.conflicts:
+        held = tuple(reach.constraint for reach in conflict.reaches)
+        assert conflict.proved
+        assert not possible(held)
+        assert all(possible(part) for part in itertools.combinations(held, len(held) - 1))
+        for reach in conflict.reaches:
+            others = tuple(c for c in held if c != reach.constraint)
+            raised = replace(reach.constraint, limit=reach.kept.value or 0.0)
+            assert possible((*others, raised))
+            assert not possible((*others, replace(raised, limit=raised.limit * (1 - 1e-6))))
+    assert len(set(answer.binding)) == len(answer.binding)
+    assert possible(tuple(c for c in limits if c not in answer.binding))
+    assert problem.violation(problem.evaluate(np.array([answer.nearest])))[0] == pytest.approx(
+        problem.violation(values).min(), rel=1e-6
+    )
+
+
+def _pipelined(problem: Problem, rng: np.random.Generator) -> Problem:
+    """A device with a sum of its own, and the slowest of its layers."""
+    latency = problem.additive["latency_s"]
+    tables = tuple(
+        replace(table, values=table.values * rng.uniform(0.5, 2, table.values.shape)) for table in latency.tables
+    )
+    sums = {"latency_s": AdditiveCost(tables, latency.constant)}
+    slowest = {"interval_s": PipelinedCost(tuple(AdditiveCost((table,)) for table in tables))}
+
+    def evaluate(population: IntArray) -> np.ndarray:
+        own = [sums["latency_s"](population), slowest["interval_s"](population)]
+        return np.stack([problem.evaluate(population)[:, 0], *own], axis=1)
+
+    metrics = ("error", "latency_s", "interval_s")
+    return Problem(problem.space, metrics, evaluate, metrics, (), problem.allowed, sums, slowest)
