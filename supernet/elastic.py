@@ -113,39 +113,39 @@ class Supernet(nn.Module):
         Returns:
             Its output, shape (n, *layer.out_shape); what its BatchNorm normalises by; and what it is made of.
         """
-        if not layer.norm:
-            output, state = self._rounded(layer, x, act, None)
-            return output, None, state
         shared = self.layer(layer.name)
-        weight, affine = shared.cut(layer), shared.affine(layer)
-        output, by = measure(product(layer, x, weight, None), *affine)
+        weight, (gain, bias) = shared.cut(layer), shared.affine(layer)
+        if not layer.norm:
+            output, state = _rounded(layer, x, act, weight, bias)
+            return output, None, state
+        output, by = measure(product(layer, x, weight, None), gain, bias)
+        folded = fold(weight, gain, bias, by)
         if layer.precision.weight_bits == FLOAT_BITS:
-            return activate(layer, output), by, LayerState(act, *fold(weight, *affine, by))
-        output, state = self._rounded(layer, x, act, by)
+            return activate(layer, output), by, LayerState(act, *folded)
+        output, state = _rounded(layer, x, act, *folded)
         return output, by, state
 
     def _weighted(self, layer: Weighted, x: Tensor, act: FixedPoint | None, given: Moments | None) -> Tensor:
         """The output of one layer, shape (n, *layer.out_shape)."""
-        if not layer.norm:
-            return self._rounded(layer, x, act, None)[0]
         shared = self.layer(layer.name)
-        if layer.precision.weight_bits == FLOAT_BITS:
-            return activate(layer, normalise(shared.product(layer, x), *shared.affine(layer), given, self.synchronised))
-        by = given or moments(shared.product(layer, x), self.synchronised)
-        return self._rounded(layer, x, act, by)[0]
-
-    def _rounded(
-        self, layer: Weighted, x: Tensor, act: FixedPoint | None, by: Moments | None
-    ) -> tuple[Tensor, LayerState]:
-        """The output of one layer and what it is made of: BatchNorm folded in, where it normalises, then rounded."""
-        shared, bits = self.layer(layer.name), layer.precision.weight_bits
         weight, (gain, bias) = shared.cut(layer), shared.affine(layer)
-        if by is not None:
-            weight, bias = fold(weight, gain, bias, by)
-        frac = weight_format(weight, bits)
-        rounded = quantize_weight(weight, frac, bits)
-        output = activate(layer, product(layer, x, rounded, quantize_bias(bias, frac, act)))
-        return output, LayerState(act, weight, bias, frac)
+        if not layer.norm:
+            return _rounded(layer, x, act, weight, bias)[0]
+        if layer.precision.weight_bits == FLOAT_BITS:  # as below, with one product instead of two
+            return activate(layer, normalise(product(layer, x, weight, None), gain, bias, given, self.synchronised))
+        by = given or moments(product(layer, x, weight, None), self.synchronised)
+        return _rounded(layer, x, act, *fold(weight, gain, bias, by))[0]
+
+
+def _rounded(
+    layer: Weighted, x: Tensor, act: FixedPoint | None, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, LayerState]:
+    """The output of one layer whose BatchNorm is folded in, its numbers rounded, and what the layer is made of."""
+    bits = layer.precision.weight_bits
+    frac = weight_format(weight, bits)
+    rounded = quantize_weight(weight, frac, bits)
+    output = activate(layer, product(layer, x, rounded, quantize_bias(bias, frac, act)))
+    return output, LayerState(act, weight, bias, frac)
 
 
 class ElasticLayer(nn.Module):
@@ -179,10 +179,6 @@ class ElasticLayer(nn.Module):
         """`gain` and `bias` of one form of the layer, shape (out channels,)."""
         shape = layer.out_shape[:1]
         return _crop(self.gain, shape), _crop(self.bias, shape)
-
-    def product(self, layer: Weighted, x: Tensor) -> Tensor:
-        """What the layer's BatchNorm reads, shape (n, *layer.out_shape)."""
-        return product(layer, x, self.cut(layer), None)
 
 
 def _crop(weight: Tensor, shape: Shape) -> Tensor:
