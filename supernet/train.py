@@ -212,7 +212,7 @@ class SupernetTraining:
     def laid_out(self, images: Tensor) -> Tensor:
         """Images in the layout that the training asks for."""
         last = self.training.channels_last and images.dim() == 4
-        return images.contiguous(memory_format=torch.channels_last) if last else images
+        return images.to(memory_format=torch.channels_last) if last else images
 
     def _rate(self, stage: Stage, step: int) -> float:
         return self.training.peak(stage.phase) * rate_share(step - stage.start, stage.steps, self.training.warmup)

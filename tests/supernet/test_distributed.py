@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from small_trainings import DISTRIBUTED, PROGRESSIVE, begin
-from two_processes import losses
+from training_processes import losses
 
 from nas.errors import NasError
 from supernet.distributed import ALONE, Ranks, processes, training_device
@@ -29,7 +29,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
         name: losses(begin(settings), folder / f"{name}-one.pt", folder / f"{name}-one-middle.pt")
         for name, settings in DISTRIBUTED.items()
     }
-    program = [str(Path(__file__).parent / "two_processes.py"), str(folder)]
+    program = [str(Path(__file__).parent / "training_processes.py"), str(folder)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(torchrun + program, env=environment, capture_output=True, text=True, timeout=300)
@@ -63,10 +63,11 @@ def test_a_checkpoint_of_one_process_resumes_on_two(name: str, found: Found) -> 
     assert max(abs(one[name][step] - resumed[step]) for step in resumed) < 1e-5
 
 
-def test_both_processes_hold_the_same_weights_and_one_reports(found: Found) -> None:
+@pytest.mark.parametrize("name", DISTRIBUTED)
+def test_both_processes_hold_the_same_weights_and_one_reports(name: str, found: Found) -> None:
     _, two, folder = found
-    states = [torch.load(folder / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    first, second = (torch.load(folder / f"{name}-weights-{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
     assert not any(two[1]["losses"].values())
 
 
