@@ -1,7 +1,4 @@
-"""Score subnets, one or many, and fine-tune them.
-
-Images are laid out with their channels innermost, in which a CPU convolves twice as fast.
-"""
+"""Score subnets, one or many, and fine-tune them."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from nas.design import Design
 from nas.genotype import FloatArray
 from supernet.calibrate import Calibrations
 from supernet.data.split import NONE, Augmentation, Split, Step, order
+from supernet.layout import channels_last
 from supernet.optimise import MOMENTUM, distilled_loss, set_cosine_rate
 from supernet.subnet import from_design
 
@@ -98,7 +96,7 @@ def fine_tune(model: nn.Module, teacher: nn.Module | None, data: Split, tuning: 
     model.train()
     for index, (images, labels) in enumerate(data.stream(steps, tuning.augmentation, _device(model))):
         set_cosine_rate(optimizer, tuning.learning_rate, index / len(steps))
-        images = _laid_out(images)
+        images = channels_last(images)
         soft = _taught(teacher, images)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(distilled_loss(model(images), labels, soft, tuning.distillation))
@@ -127,11 +125,7 @@ def _optimizer(model: nn.Module, tuning: FineTuning) -> torch.optim.Optimizer:
 
 def _batches(data: Split, device: torch.device, batch: int | None) -> Iterator[tuple[Tensor, Tensor]]:
     for images, labels in data.whole(device, batch or BATCHES[device.type]):
-        yield _laid_out(images), labels
-
-
-def _laid_out(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+        yield channels_last(images), labels
 
 
 def _device(model: nn.Module) -> torch.device:

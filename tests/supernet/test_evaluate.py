@@ -20,6 +20,7 @@ from supernet.calibrate import Calibrations
 from supernet.data.split import NONE, Augmentation
 from supernet.data.tensor_split import TensorSplit
 from supernet.evaluate import FineTuning, error, errors, fine_tune
+from supernet.layout import channels_last
 from supernet.plain import PlainNet, extract, fold
 from supernet.run import Reader
 from supernet.trie import merge, run_all, shared_order
@@ -113,6 +114,22 @@ def test_errors_equal_each_error_alone(example: str) -> None:
     found = errors(Calibrations(supernet, networks, images), split, batch=16)
     assert found == [error(supernet.specialise(network, images), split, batch=16) for network in networks]
     assert len(set(found)) > 2
+
+
+def test_images_of_one_channel_are_computed_channels_last() -> None:
+    """Both layouts are one there, and torch takes the slow one; whatever it takes, it has to be the same for all."""
+    space = EXAMPLES["mobile"](FLOATS)
+    networks = related(space, 12, 10)
+    supernet = supernet_of(space, 10).float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = random_split(networks[0], 40, 10).first(40, CPU)
+    laid_out = channels_last(images)
+    assert torch.equal(laid_out, images)
+    assert laid_out.data_ptr() == images.data_ptr()
+    wide = channels_last(torch.rand(2, 3, 4, 5))
+    assert nn.functional.conv2d(laid_out, torch.rand(3, 1, 3, 3)).stride()[1] == wide.stride()[1] == 1
+    assert channels_last(wide).data_ptr() == wide.data_ptr()
+    for index, logits in Calibrations(supernet, networks, laid_out).logits(laid_out):
+        assert torch.equal(logits, supernet.specialise(networks[index], laid_out)(laid_out))
 
 
 def test_an_error_does_not_depend_on_the_batches() -> None:
