@@ -61,13 +61,15 @@ def check(config: ConfigPath) -> None:
 
     Prints what it would search, or all its faults at once, each with its key path; exits with 2 if there are any.
     """
+    from experiments.pipeline import require_tools
     from nas.genotype import count_networks
 
     loaded, console = _load(config), Console()
-    networks = count_networks(_space(loaded))
+    require_tools(loaded)
+    networks = count_networks(loaded.build_space())
     console.print(f"{config}: OK", style="green", soft_wrap=True)
     for label, text in (
-        ("space", f"{loaded.data.name}, {_power_of_ten(networks)} networks"),
+        ("space", f"{loaded.data.source.name}, {_power_of_ten(networks)} networks"),
         ("devices", ", ".join(f"{target.name} ({', '.join(target.objectives)})" for target in loaded.devices)),
         ("samplers", ", ".join(loaded.search.samplers)),
     ):
@@ -79,7 +81,7 @@ def space(config: ConfigPath) -> None:
     """Show the genes of a config's search space, and how many distinct networks it holds, exactly."""
     from nas.genotype import count_networks
 
-    built, console = _space(_load(config)), Console()
+    built, console = _load(config).build_space(), Console()
     table = Table("gene", "kind", "choices, small to large", "counts where")
     for gene in built.genes:
         table.add_row(gene.name, gene.kind, ", ".join(f"{choice:g}" for choice in gene.choices), _gate(built, gene))
@@ -122,6 +124,20 @@ def run(
     for device in opened.plan.devices:
         _print_front(opened.members(device.target.name), device.target.objectives, console)
     console.print(f"report: {folder / 'report' / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    runs: Annotated[Path, typer.Option(help="Folder of runs; the run gets the folder of its name there.")] = RUNS,
+) -> None:
+    """Train a config's supernet and stop there; `nas run` goes on from it.
+
+    On several GPUs or machines: `torchrun --nproc-per-node 8 --no-python nas train CONFIG`.
+    """
+    from experiments.pipeline import train_only
+
+    train_only(_load(config), runs, _say)
 
 
 @app.command()
@@ -217,14 +233,6 @@ def _load(path: Path) -> Config:
     from experiments.config import load_config
 
     return load_config(path)
-
-
-def _space(config: Config) -> SearchSpace:
-    """The space over the shapes of the config's data."""
-    from supernet.data import load_dataset
-
-    data = load_dataset(config.data.name, config.data.validation, config.data.test, config.seed)
-    return config.space.build(data.input_shape, data.classes)
 
 
 def _widths(bits: tuple[int, ...]) -> str:

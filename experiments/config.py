@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PlainSerializer,
     PlainValidator,
@@ -26,18 +28,23 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from experiments.strict import Section, faults, lookup, read_yaml, report, validated
 from experiments.targets import Target, unsupported
 from experiments.units import FRACTION, quantity
 from nas.errors import NasError
+from nas.genotype import SearchSpace
 from nas.search import SAMPLERS
 from nas.search.archive import Sampler
 from nas.spaces import SPACES, Choices
+from supernet.data import SOURCES, Source
+from supernet.settings import Training
 
-LEAST_TRAINING_SHARE = 0.2
+if TYPE_CHECKING:
+    from supernet.data.split import Dataset
+
+T = TypeVar("T")
 
 
 def _folder_name(name: str) -> str:
@@ -48,16 +55,57 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _space(value: object) -> Choices:
+def _named(value: object, registry: Mapping[str, type[T]], what: str) -> tuple[type[T], dict[str, Any]]:
+    """The entry that a section names, and the section's settings of it."""
     if not isinstance(value, dict) or "name" not in value:
-        raise NasError(f"must be a mapping with a name, one of {', '.join(SPACES)}; got {value!r}")
-    kind: type[Choices] = lookup(SPACES, value["name"], "space")
-    return validated(kind, {key: entry for key, entry in value.items() if key != "name"})
+        raise NasError(f"must be a mapping with a name, one of {', '.join(registry)}; got {value!r}")
+    return lookup(registry, value["name"], what), {key: entry for key, entry in value.items() if key != "name"}
+
+
+def _space(value: object) -> Choices:
+    return validated(*_named(value, SPACES, "space"))
 
 
 def _space_values(space: Choices) -> dict[str, Any]:
     name = next(name for name, kind in SPACES.items() if isinstance(space, kind))
     return {"name": name, **dataclasses.asdict(space)}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, and the folder that holds its files; None: the environment's NAS_DATA, or `data`."""
+
+    source: Source
+    root: str | None = None
+
+    def load(self, seed: int) -> Dataset:
+        """Read and split it.
+
+        Raises:
+            NasError: A file is missing or corrupt; the message gives the expected layout.
+        """
+        return self.source.load(Path(self.root or os.environ.get("NAS_DATA", "data")), seed)
+
+
+def _data(value: object) -> Data:
+    kind, settings = _named(value, SOURCES, "data set")
+    root = settings.pop("root", None)
+    if not (root is None or isinstance(root, str)):
+        raise faults([(("root",), f"must be the path of a folder; got {root!r}")])
+    shares = {key: quantity(settings[key], FRACTION) for key in ("validation", "test") if key in settings}
+    return Data(validated(kind, settings | shares), root)
+
+
+def _data_values(data: Data) -> dict[str, Any]:
+    return {"name": data.source.name, **dataclasses.asdict(data.source), "root": data.root}
+
+
+def _training(value: object) -> Training:
+    """A training's settings, where a phase of one stage may give its epochs as a plain number."""
+    if not isinstance(value, dict) or not isinstance(value.get("epochs"), dict):
+        return validated(Training, value)
+    epochs = {phase: [length] if isinstance(length, int) else length for phase, length in value["epochs"].items()}
+    return validated(Training, value | {"epochs": epochs})
 
 
 def _samplers(value: object) -> dict[str, Sampler]:
@@ -82,48 +130,6 @@ def _sampler_values(samplers: dict[str, Any]) -> dict[str, Any]:
 
 
 Fraction = Annotated[float, BeforeValidator(partial(quantity, dimension=FRACTION)), Field(gt=0, lt=1)]
-
-
-class Data(Section):
-    """A data set, the shares of it that do not train, and how many pixels augmentation shifts an image."""
-
-    name: Literal["digits"]
-    validation: Fraction = 0.25
-    test: Fraction = 0.2
-    shift: NonNegativeInt = 1
-
-    @model_validator(mode="after")
-    def _leave_training_data(self) -> Self:
-        if self.validation + self.test >= 1 - LEAST_TRAINING_SHARE:
-            law = f"validation + test must be below {1 - LEAST_TRAINING_SHARE:g}, the rest trains"
-            raise NasError(f"{law}; got {self.validation:g} + {self.test:g}")
-        return self
-
-
-class Epochs(Section):
-    """Epochs of each phase of progressive shrinking; 0 leaves a phase out."""
-
-    full: PositiveInt
-    kernel: NonNegativeInt = 0
-    depth: NonNegativeInt = 0
-    width: NonNegativeInt = 0
-    precision: NonNegativeInt = 0
-
-
-class SupernetSettings(Section):
-    """How the supernet is trained.
-
-    `distillation` weighs the loss against the full network's soft targets; `calibration` images of the training
-    split give a subnet its BatchNorm statistics and activation formats.
-    """
-
-    epochs: Epochs
-    batch: PositiveInt = 64
-    learning_rate: PositiveFloat = 3e-3
-    weight_decay: NonNegativeFloat = 1e-4
-    distillation: Annotated[float, Field(ge=0, le=1)] = 0.5
-    subnets_per_step: PositiveInt = 1
-    calibration: PositiveInt = 512
 
 
 class AccuracySettings(Section):
@@ -164,13 +170,14 @@ class FinalizeSettings(Section):
 
 
 class Config(Section):
-    """A whole run."""
+    """A whole run; `train_on` is what the supernet is trained on and its subnets are scored on."""
 
     name: Annotated[str, AfterValidator(_folder_name)]
     seed: NonNegativeInt = 0
-    data: Data
+    data: Annotated[Data, PlainValidator(_data), PlainSerializer(_data_values)]
     space: Annotated[Choices, PlainValidator(_space), PlainSerializer(_space_values)]
-    supernet: SupernetSettings
+    supernet: Annotated[Training, PlainValidator(_training), PlainSerializer(dataclasses.asdict)]
+    train_on: Literal["cpu", "cuda"] = "cpu"
     predictors: PredictorSettings
     devices: tuple[Target, ...]
     search: SearchSettings
@@ -189,6 +196,10 @@ class Config(Section):
             raise faults(repeated + lacking)
         return targets
 
+    def build_space(self) -> SearchSpace:
+        """The space over the shape of the data; reads no files."""
+        return self.space.build(self.data.source.input_shape, self.data.source.classes)
+
     def slice(self, *paths: str) -> str:
         """Parts of the config as stable JSON, to hash.
 
@@ -200,6 +211,8 @@ class Config(Section):
 
     def _at(self, path: str) -> Any:
         value: Any = self.model_dump(mode="json")
+        for key in ("root", "workers"):  # where the files lie, and how many read them, changes nothing
+            value["data"].pop(key, None)
         for key in path.split("."):
             value = next(e for e in value if e["name"] == key) if isinstance(value, list) else value[key]
         return value

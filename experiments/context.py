@@ -8,12 +8,12 @@ from pathlib import Path
 
 from experiments.config import Config
 from experiments.rundir import RunDir
-from nas.errors import NasError
 from nas.genotype import SearchSpace
 from nas.tables import LayerTable, layer_tables
-from supernet.data import Dataset, load_dataset
+from supernet.data.split import Dataset
+from supernet.distributed import ALONE, Ranks, one_thread, training_device
 from supernet.evaluate import FineTuning
-from supernet.train import ProgressiveShrinking, Training, one_thread
+from supernet.train import SupernetTraining
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -35,12 +35,11 @@ class Context:
 
     @cached_property
     def data(self) -> Dataset:
-        data = self.config.data
-        return load_dataset(data.name, data.validation, data.test, self.config.seed)
+        return self.config.data.load(self.config.seed)
 
     @cached_property
     def space(self) -> SearchSpace:
-        return self.config.space.build(self.data.input_shape, self.data.classes)
+        return self.config.build_space()
 
     @cached_property
     def tables(self) -> tuple[LayerTable, ...]:
@@ -51,28 +50,19 @@ class Context:
         """File of a device's latencies, of sampled architectures and of finalists, all in one unit."""
         return self.runs / "measurements" / f"{device}.jsonl"
 
-    def training(self) -> ProgressiveShrinking:
-        """The supernet's training, at its beginning; one thread, so that results do not depend on their number."""
-        one_thread()
-        settings = self.config.supernet
-        training = Training(
-            epochs=settings.epochs.model_dump(),
-            batch=settings.batch,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            distillation=settings.distillation,
-            subnets_per_step=settings.subnets_per_step,
-            shift=self.config.data.shift,
-            calibration=settings.calibration,
-        )
-        if len(self.data.train) < settings.batch:
-            raise NasError(
-                f"supernet.batch: must be at most the {len(self.data.train)} training images, got {settings.batch}"
-            )
-        return ProgressiveShrinking(self.space, self.data.train, training, self.config.seed)
+    def training(self, ranks: Ranks = ALONE) -> SupernetTraining:
+        """The supernet's training, at its beginning.
 
-    def trained(self, folder: Path) -> ProgressiveShrinking:
-        """The finished training, from the train stage's folder."""
+        Raises:
+            NasError: The machine has no such device as the config trains on.
+        """
+        config = self.config
+        device = training_device(config.train_on, ranks)
+        return SupernetTraining(self.space, self.data.train, config.supernet, config.seed, device, ranks)
+
+    def trained(self, folder: Path) -> SupernetTraining:
+        """The finished training, from the train stage's folder; one thread, so that results do not depend on more."""
+        one_thread()
         training = self.training()
         training.restore(folder / CHECKPOINT)
         return training
@@ -85,5 +75,5 @@ class Context:
             batch=settings.batch,
             learning_rate=tuning.learning_rate,
             distillation=settings.distillation,
-            shift=self.config.data.shift,
+            augmentation=settings.augmentation,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from experiments.stages.sample import sample
 from experiments.stages.search import search
 from experiments.stages.train import train
 from fpga.toolchain import require_gxx
-from hw_models.device import load_device
+from hw_models.device import load_device, unsupported_layers
+from nas.errors import NasError
+from supernet.distributed import processes
 
 
 def run(config: Config, runs: Path, say: Callable[[str], None]) -> RunDir:
@@ -48,9 +51,35 @@ def run(config: Config, runs: Path, say: Callable[[str], None]) -> RunDir:
     return context.run
 
 
+def train_only(config: Config, runs: Path, say: Callable[[str], None]) -> None:
+    """The first stage of a run, alone or as one of the processes that `torchrun` started.
+
+    Args:
+        config: What to train.
+        runs: Folder of runs, which all processes share.
+        say: Told by the first process how it goes.
+    """
+    context, stage = Context(config, runs), plan(config).train
+    with processes(config.train_on) as ranks, context.run.locked() if ranks.first else nullcontext():
+        if context.run.is_done(stage):
+            say(f"{stage.name}: done")
+            return
+        if ranks.first:
+            context.run.start(config.to_yaml(), environment(config.seed))
+        summary = train(context, context.run.stage_dir(stage), ranks)
+        if ranks.first:
+            context.run.finish(stage, summary)
+
+
 def require_tools(config: Config) -> None:
-    """Refuse a run whose FPGA designs could not be verified for want of a compiler."""
-    if any(load_device(target.name).family == "unrolled-fpga" for target in config.devices):
+    """Refuse a run that could not end well: a device lacks an operation of the space, or a compiler is missing."""
+    devices, maximal = [load_device(target.name) for target in config.devices], config.build_space().maximal()
+    lacking = dict.fromkeys(
+        law for device in devices for network in maximal for law in unsupported_layers(device, network)
+    )
+    if lacking:
+        raise NasError("\n".join(lacking))
+    if any(device.family == "unrolled-fpga" for device in devices):
         require_gxx()
 
 

@@ -15,7 +15,7 @@ from hw_models.device import load_device
 from nas.errors import NasError
 
 VERSIONS = {
-    "train": 1, "sample": 1, "fit": 1, "measure": 1, "search": 1, "finalize": 2, "export": 1, "report": 1,
+    "train": 2, "sample": 2, "fit": 1, "measure": 1, "search": 1, "finalize": 2, "export": 1, "report": 1,
 }  # fmt: skip
 """Raised when a stage's code starts to give other results for the same input."""
 
@@ -76,7 +76,7 @@ class Plan:
 def plan(config: Config) -> Plan:
     """What each stage of a config depends on; a change to `search:` leaves training, sampling and fitting alone."""
     base = ("seed", "data", "space")
-    train = _stage("train", config, (*base, "supernet"))
+    train = _stage("train", config, (*base, "supernet", "train_on"))
     sample = _stage("sample", config, ("predictors.accuracy.samples",), train)
     fit = _stage("fit", config, ("predictors.accuracy",), sample)
     return Plan(train, sample, fit, tuple(_device_stages(config, target, train, fit) for target in config.devices))

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from nas.design import Design
 from nas.genotype import FloatArray
+from nas.network import Network
 from supernet.calibrate import Calibrations
 from supernet.data.split import NONE, Augmentation, Split, Step, order
 from supernet.layout import channels_last
 from supernet.optimise import MOMENTUM, distilled_loss, set_cosine_rate
+from supernet.run import fit
 from supernet.subnet import from_design
 
 BATCHES = {"cpu": 64, "cuda": 1024}
@@ -65,9 +67,9 @@ def errors(calibrations: Calibrations, data: Split, batch: int | None = None) ->
     return [count / len(data) for count in wrong.tolist()]
 
 
-def all_images(data: Split) -> FloatArray:
-    """All images of a split, shape (n, *input shape), for those who compute without torch."""
-    images: FloatArray = data.first(len(data), torch.device("cpu")).double().numpy()
+def all_images(data: Split, network: Network) -> FloatArray:
+    """All images of a split as a network reads them, shape (n, *input shape), for those who compute without torch."""
+    images: FloatArray = fit(data.first(len(data), torch.device("cpu")), network.input.out_shape).double().numpy()
     return images
 
 

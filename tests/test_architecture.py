@@ -34,7 +34,11 @@ HOMES = {
     "onnxruntime": ("hw_models/onnx_runtime.py",),
     "hls4ml": ("fpga/",),
     "da4ml": ("fpga/",),
-    "matplotlib": ("experiments/report/figures.py", "experiments/bench/figures.py"),
+    "matplotlib": (
+        "experiments/report/figures.py",
+        "experiments/bench/figures.py",
+        "experiments/bench/accuracy_figure.py",
+    ),
     "jinja2": ("experiments/report/page.py",),
     "pandas": ("experiments/",),
     "pydantic": ("experiments/",),

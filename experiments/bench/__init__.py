@@ -1,19 +1,45 @@
-"""Benchmarks by the name `nas bench` gives them."""
+"""Benchmarks by the name `nas bench` gives them; each is imported when it is run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from experiments.bench import demo
 from experiments.bench.results import Figure
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: its title, and what measures it: a function of (quick, folder of runs, of results, say)."""
+    """A benchmark.
+
+    Attributes:
+        title: Of its table.
+        module: Where it is, below `experiments.bench`.
+        function: What measures it there: a function of (*arguments, quick, folder of runs, of results, say).
+        arguments: What sets it apart from others of the same function.
+    """
 
     title: str
-    measure: Callable[[bool, Path, Path, Callable[[str], None]], dict[str, Figure]]
+    module: str
+    function: str
+    arguments: tuple[str, ...] = ()
+
+    def measure(self, quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict[str, Figure]:
+        """Run it; its figures by name."""
+        measure = getattr(import_module(f"experiments.bench.{self.module}"), self.function)
+        figures: dict[str, Figure] = measure(*self.arguments, quick, runs, out, say)
+        return figures
 
 
-BENCHMARKS: dict[str, Benchmark] = {"demo": Benchmark(demo.TITLE, demo.demo)}
+BENCHMARKS: dict[str, Benchmark] = {
+    "demo": Benchmark("The main job, end to end: `digits.yaml`", "demo", "demo"),
+    "search": Benchmark("Search by few trainings: NAS-Bench-201 with measured latencies", "search", "search"),
+    "supernet": Benchmark(
+        "Subnets of a supernet against the same networks trained alone, Fashion-MNIST", "supernet", "supernet",
+        ("fashion",),
+    ),
+    "supernet-cifar10": Benchmark(
+        "Subnets of a supernet against the same networks trained alone, CIFAR-10", "supernet", "supernet",
+        ("cifar10",),
+    ),
+}  # fmt: skip

@@ -19,7 +19,6 @@ from experiments.rundir import atomic_write
 from experiments.strict import read_yaml
 from nas.pareto import non_dominated
 
-TITLE = "The main job, end to end: `digits.yaml`"
 CONFIG = Path(__file__).parents[1] / "configs" / "digits.yaml"
 SEEDS = (0, 1, 2)
 

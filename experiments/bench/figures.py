@@ -1,33 +1,36 @@
-"""Pictures of benchmarks."""
+"""Pictures of the benchmarks: PNG on white, to show beside a table."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from experiments.report.theme import GRID, INK, MUTED
+from experiments.report.theme import STYLE
 from nas.genotype import FloatArray
 
 Curves = Mapping[str, FloatArray]
 """By searcher, the ratio of hypervolumes after 1, 2, ... queries, shape (seeds, devices, queries); ours first."""
 
 _COLOURS = ("#0072b2", "#98a1ac", "#e69f00", "#d55e00", "#009e73", "#cc79a7")
-_STYLE: dict[Any, Any] = {
-    "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED,
-    "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True, "legend.frameon": False,
-}  # fmt: skip
+
+METHODS = {
+    "alone": ("trained alone", "#1f2933", "s", (0, (4, 2))),
+    "progressive": ("progressive shrinking", "#0072b2", "o", "-"),
+    "sandwich": ("sandwich rule", "#009e73", "^", "-"),
+    "uniform": ("uniform sampling", "#d55e00", "D", "-"),
+}
+"""Label, colour, marker and line of each way to train."""
 
 
 def search_picture(curves: Curves) -> bytes:
     """Hypervolume against queries as PNG: mean over devices and seeds; the band holds the central 80 % of searches."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((7.6, 4.6), layout="constrained")
         axes = figure.subplots()
         queries = np.arange(1, next(iter(curves.values())).shape[-1] + 1)
@@ -49,6 +52,45 @@ def search_picture(curves: Curves) -> bytes:
         axes.set_xlabel("accuracy queries")
         axes.set_ylabel("hypervolume / that of the true front")
         axes.legend(loc="upper left")
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-        return file.getvalue()
+        return _png(figure)
+
+
+def accuracy_picture(names: Sequence[str], macs: Sequence[int], accuracy: Mapping[str, FloatArray]) -> bytes:
+    """Test accuracy against size.
+
+    Args:
+        names: Of the networks, smallest first.
+        macs: Multiply-accumulates of each.
+        accuracy: By method, shape (seeds, networks), in [0, 1].
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((6.4, 4.2), layout="constrained", facecolor="white")
+        axes = figure.subplots()
+        for method, (label, colour, marker, line) in METHODS.items():
+            _curve(axes, macs, accuracy[method] * 100, label, colour, marker, line)
+        axes.set_xscale("log")
+        axes.set_xticks(macs, [f"{name}\n{count / 1e6:.2g} M" for name, count in zip(names, macs, strict=True)])
+        axes.minorticks_off()
+        seeds = len(accuracy["alone"])
+        spread = f"; mean of {seeds} seeds, bars from the least to the largest" if seeds > 1 else ""
+        axes.set(xlabel="multiply-accumulates", ylabel="test accuracy (%)")
+        axes.set_title(f"Equal optimizer steps{spread}")
+        axes.legend(loc="lower right")
+        return _png(figure)
+
+
+def _curve(
+    axes: Axes, macs: Sequence[int], points: FloatArray, label: str, colour: str, marker: str, line: object
+) -> None:
+    mean = points.mean(0)
+    spread = [mean - points.min(0), points.max(0) - mean]
+    axes.errorbar(
+        macs, mean, spread, color=colour, marker=marker, linestyle=line, linewidth=1.3, markersize=5.5, capsize=2.5,
+        elinewidth=0.9, label=label,
+    )  # fmt: skip
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()

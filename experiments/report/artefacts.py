@@ -143,12 +143,6 @@ def held_out(folder: Path, score: Mapping[str, float]) -> HeldOut:
         return HeldOut(arrays["predicted"], arrays["std"], arrays["truth"], score)
 
 
-def history(folder: Path) -> list[tuple[str, float]]:
-    """Phase and loss of every epoch of the training; one that was repeated after an interruption counts once."""
-    records = {(record["phase"], record["epoch"]): record["loss"] for record in read_lines(folder / "history.jsonl")}
-    return [(phase, loss) for (phase, _), loss in records.items()]
-
-
 def _result(context: Context, stages: DeviceStages) -> DeviceResult:
     run, target, device = context.run, stages.target, load_device(stages.target.name)
     summaries = {stage.name: run.summary(stage) for stage in stages.all}

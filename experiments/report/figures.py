@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,28 +17,21 @@ from experiments.report.artefacts import DeviceResult, HeldOut, Member, device_r
 from experiments.report.layers import LayerRow
 from experiments.report.metrics import is_dense_8bit, spearman
 from experiments.report.numbers import Scale, correlation, name, scale, shown
-from experiments.report.theme import CLOUD, DENSE, GRID, INK, JOINT, MUTED, PAPER, themed
+from experiments.report.theme import CLOUD, DENSE, INK, JOINT, MUTED, PAPER, STYLE, themed
 from nas.genotype import FloatArray
 from nas.network import FLOAT_BITS
+from supernet.metrics import Progress
 
 BITS = {2: "#0b3c6f", 3: "#1c5c9c", 4: "#3f83c1", 6: "#86b6de", 8: "#c3dcf0", 16: "#dde2e8", FLOAT_BITS: "#eef0f3"}
 """The fewer the bits, the darker."""
 
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5, "svg.fonttype": "none",
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7, "axes.axisbelow": True, "legend.frameon": False,
-    "legend.fontsize": 8.5, "axes.titlesize": 10, "axes.titlelocation": "left", "figure.facecolor": "none",
-    "axes.facecolor": "none", "savefig.facecolor": "none",
-}  # fmt: skip
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _LEAST_AREA, _LARGEST_AREA = 26.0, 150.0
 
 
 def front(result: DeviceResult) -> str:
     """Error against the main cost: predicted candidates, finalists as measured, and the least error at each cost."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((7.6, 4.8), layout="constrained")
         axes = figure.subplots()
         _front(axes, result)
@@ -48,7 +40,7 @@ def front(result: DeviceResult) -> str:
 
 def agreement(result: DeviceResult) -> str:
     """Predicted against measured error and main cost of all finalists."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((7.6, 3.5), layout="constrained")
         for axes, metric in zip(figure.subplots(1, 2), ("error", result.main_cost), strict=True):
             _agreement(axes, result, metric)
@@ -57,7 +49,7 @@ def agreement(result: DeviceResult) -> str:
 
 def predictors(results: Sequence[tuple[str, str, HeldOut]]) -> str:
     """Held-out samples of each predictor, given as (title, metric, samples), with the central 90 % interval."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((7.6, 3.5), layout="constrained")
         for axes, (title, metric, held) in zip(figure.subplots(1, max(2, len(results))), results, strict=False):
             _held_out(axes, metric, held)
@@ -67,20 +59,23 @@ def predictors(results: Sequence[tuple[str, str, HeldOut]]) -> str:
         return _svg(figure, "predictors")
 
 
-def training(epochs: Sequence[tuple[str, float]]) -> str:
-    """Loss per epoch, given as (phase, loss), with the phases marked."""
-    with matplotlib.rc_context(_STYLE):
+def training(reports: Sequence[Progress]) -> str:
+    """Loss against epochs, with the phases marked."""
+    with matplotlib.rc_context(STYLE):
         figure = Figure((7.6, 2.9), layout="constrained")
         axes = figure.subplots()
-        axes.plot(np.arange(1, len(epochs) + 1), [loss for _, loss in epochs], color=JOINT, linewidth=1.1)
+        epochs, phases = [now.epoch for now in reports], [now.phase for now in reports]
+        axes.plot(epochs, [now.loss for now in reports], color=JOINT, linewidth=1.1)
         axes.set_yscale("log")
         _plain_ticks(axes, "y")
-        phases = [phase for phase, _ in epochs]
         for phase in dict.fromkeys(phases):
-            start = phases.index(phase)
-            axes.axvline(start + 0.5, color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
-            axes.text(start + 1, 1.02, phase, transform=axes.get_xaxis_transform(), fontsize=8.5, color=MUTED)
-        axes.set(xlabel="epoch", ylabel="training loss", xlim=(0.5, len(epochs) + 0.5))
+            first = phases.index(phase)
+            start = epochs[first - 1] if first else 0.0
+            axes.axvline(start, color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
+            axes.text(
+                start + 0.006 * epochs[-1], 1.02, phase, transform=axes.get_xaxis_transform(), fontsize=8.5, color=MUTED
+            )
+        axes.set(xlabel="epoch", ylabel="training loss", xlim=(0, epochs[-1]))
         return _svg(figure, "training")
 
 
@@ -88,7 +83,7 @@ def precision_map(device: str, networks: Sequence[tuple[str, Sequence[LayerRow]]
     """Weight bits, activation bits and zeros of every weighted layer of some networks, one network a row."""
     present = {row.name for _, rows in networks for row in rows if row.weights}
     columns = [column for column in order if column in present]
-    with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure((7.6, 0.75 + 0.34 * len(networks)), layout="constrained")
         axes = figure.subplots()
         for y, (_, rows) in enumerate(networks):
@@ -108,7 +103,7 @@ def precision_map(device: str, networks: Sequence[tuple[str, Sequence[LayerRow]]
 def front_picture(run: OpenRun) -> bytes:
     """The fronts of all devices of a finished run side by side, as a PNG on white."""
     results = device_results(run.context, run.plan)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((5.4 * len(results), 4.4), layout="constrained", facecolor="white")
         for axes, result in zip(np.atleast_1d(figure.subplots(1, len(results))), results, strict=True):
             _front(axes, result)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nas.design import Design
 from nas.genotype import SearchSpace
-from nas.network import Conv2d, Input, Layer, Linear, Shape, Weighted, macs, weight_count
+from nas.network import Conv2d, Input, Layer, Linear, Pool, Shape, Weighted, macs, weight_count
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class LayerRow:
 
     Attributes:
         name: The layer's name.
-        kind: `convolution`, `depthwise`, `pointwise`, `linear`, `add`, `mean` or `input`.
-        kernel: Side of a convolution's window; None elsewhere.
+        kind: `convolution`, `depthwise`, `pointwise`, `linear`, `add`, `mean`, `max pool`, `mean pool`, `scale` or
+            `input`.
+        kernel: Side of a convolution's or a pool's window; None elsewhere.
         stride: None where there is none.
         shape: Channels or features in and out, and an image's positions: `8 → 24 @ 8×8`, `@ 8×8 → 4×4` where they
             change.
@@ -56,8 +57,8 @@ def _row(design: Design, layer: Layer, costs: Mapping[str, float]) -> LayerRow:
     return LayerRow(
         name=layer.name,
         kind=kind(layer),
-        kernel=layer.kernel if isinstance(layer, Conv2d) else None,
-        stride=layer.stride if isinstance(layer, Conv2d) else None,
+        kernel=layer.kernel if isinstance(layer, Conv2d | Pool) else None,
+        stride=layer.stride if isinstance(layer, Conv2d | Pool) else None,
         shape=_shape(layer.out_shape if isinstance(layer, Input) else layer.in_shape, layer.out_shape),
         weight_bits=layer.precision.weight_bits if isinstance(layer, Weighted) else None,
         act_bits=None if isinstance(layer, Input) else layer.precision.act_bits,
@@ -88,6 +89,8 @@ def kind(layer: Layer) -> str:
             return "convolution"
         case Linear():
             return "linear"
+        case Pool():
+            return f"{layer.kind} pool"
         case _:
             return type(layer).__name__.lower()
 

@@ -14,12 +14,13 @@ import pandas as pd
 from experiments.context import Context
 from experiments.plan import Plan
 from experiments.report import figures, numbers
-from experiments.report.artefacts import DeviceResult, Member, device_results, held_out, history
+from experiments.report.artefacts import DeviceResult, Member, device_results, held_out
 from experiments.report.layers import LayerRow, layer_order, layer_rows
 from experiments.report.metrics import spearman
 from experiments.rundir import atomic_write
 from experiments.stages.finalize import load_layer_costs, member_design
 from nas.genotype import count_networks
+from supernet.metrics import read_metrics
 
 FOLDER = "report"
 PAGE = "index.html"
@@ -70,7 +71,7 @@ def render(context: Context, plan: Plan, results: Sequence[DeviceResult]) -> str
         data=data,
         splits={name: len(getattr(data, name)) for name in ("train", "validation", "test")},
         training=run.summary(plan.train),
-        training_figure=figures.training(history(run.stage_dir(plan.train))),
+        training_figure=figures.training(read_metrics(run.stage_dir(plan.train))),
         sampled=run.summary(plan.sample),
         scored=scored,
         predictor_figure=figures.predictors(scored),

@@ -6,11 +6,22 @@ The palette is that of Okabe and Ito, which colour-blind readers tell apart; sha
 from __future__ import annotations
 
 import re
+from typing import Any
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#66717e", "#dde2e8", "#fffffe"
 JOINT, DENSE, CLOUD = "#0072b2", "#d55e00", "#98a1ac"
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", JOINT: "joint", DENSE: "dense"}
 """Colours of the light theme, and the page's CSS variables that stand for them."""
+
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5, "svg.fonttype": "none",
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7, "axes.axisbelow": True, "legend.frameon": False,
+    "legend.fontsize": 8.5, "axes.titlesize": 10, "axes.titlelocation": "left", "figure.facecolor": "none",
+    "axes.facecolor": "none", "savefig.facecolor": "none",
+}  # fmt: skip
+"""What all figures share, those of the benchmarks too."""
 
 
 def themed(svg: str) -> str:

@@ -21,7 +21,7 @@ from hw_models.onnx_runtime import predict
 from nas.design import Design
 from nas.errors import NasError
 from nas.genotype import FloatArray
-from supernet.evaluate import design_logits
+from supernet.evaluate import all_images, design_logits
 
 CHECKS = "checks.json"
 ONNX_README = """# Networks for ONNX Runtime
@@ -103,5 +103,4 @@ def _write_hls(context: Context, device: Device, design: Design, path: Path) -> 
 
 
 def _test_images(context: Context, design: Design) -> FloatArray:
-    images: FloatArray = context.data.test.images.double().numpy().reshape(-1, *design.network.input.out_shape)
-    return images
+    return all_images(context.data.test, design.network)

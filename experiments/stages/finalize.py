@@ -32,8 +32,8 @@ from nas.design import Design, load_design, save_design
 from nas.errors import NasError
 from nas.network import Network, weight_bytes
 from nas.pareto import non_dominated
-from supernet.data import Split
-from supernet.evaluate import error, fine_tune
+from supernet.data.split import Split
+from supernet.evaluate import all_images, error, fine_tune
 
 MEMBERS = "members.json"
 ERRORS = "errors.json"
@@ -128,7 +128,7 @@ def _finalize_one(context: Context, device: Device, train_folder: Path, task: _T
 
 def _deployed_error(design: Design, device: Device, data: Split) -> float:
     """Share of wrong answers of what is deployed: the ONNX model in its engine, the FPGA's integer arithmetic."""
-    images = data.images.double().numpy().reshape(-1, *design.network.input.out_shape)
+    images = all_images(data, design.network)
     match device.family:
         case "onnxruntime":
             logits = predict(to_onnx(design), images).astype(np.float64)

@@ -14,7 +14,9 @@ from experiments.progress import progress
 from experiments.rundir import append_line, read_lines
 from experiments.workers import parallel
 from nas.genotype import IntArray, distinct, tilted_population
-from supernet.evaluate import error
+from supernet.calibrate import Calibrations
+from supernet.evaluate import errors
+from supernet.trie import shared_order
 
 _CHUNK = 20
 _LOG = "samples.jsonl"
@@ -29,18 +31,19 @@ class Sampled:
 
 
 def sample(context: Context, train_folder: Path, folder: Path) -> dict[str, Any]:
-    """Evaluate distinct genotypes; what an interrupted run evaluated is kept."""
+    """Evaluate distinct genotypes, those with much in common together; what an interrupted run evaluated is kept."""
     genotypes = _draw(context)
     done = {record["index"] for record in read_lines(folder / _LOG)}
-    missing = [index for index in range(len(genotypes)) if index not in done]
+    order = shared_order([context.space.lower(genotype) for genotype in genotypes.tolist()])
+    missing = [index for index in order if index not in done]
     chunks = [tuple(missing[i : i + _CHUNK]) for i in range(0, len(missing), _CHUNK)]
     with progress("evaluate sampled subnets", len(genotypes), len(done)) as advance:
-        for chunk, errors in parallel(partial(_evaluate, context, train_folder), chunks):
-            for index, value in zip(chunk, errors, strict=True):
+        for chunk, found in parallel(partial(_evaluate, context, train_folder), chunks):
+            for index, value in zip(chunk, found, strict=True):
                 append_line(folder / _LOG, {"index": index, "genotype": genotypes[index].tolist(), "error": value})
             advance(len(chunk))
-    errors_ = load_samples(folder).errors
-    return {"samples": len(genotypes), "least_error": float(errors_.min()), "median_error": float(np.median(errors_))}
+    values = load_samples(folder).errors
+    return {"samples": len(genotypes), "least_error": float(values.min()), "median_error": float(np.median(values))}
 
 
 def load_samples(folder: Path) -> Sampled:
@@ -59,5 +62,6 @@ def _draw(context: Context) -> IntArray:
 
 def _evaluate(context: Context, train_folder: Path, indices: tuple[int, ...]) -> list[float]:
     training, genotypes = context.trained(train_folder), _draw(context)[list(indices)]
-    subnets = (training.specialise(context.space.lower(genotype)) for genotype in genotypes.tolist())
-    return [error(subnet, context.data.validation) for subnet in subnets]
+    networks = [context.space.lower(genotype) for genotype in genotypes.tolist()]
+    calibrations = Calibrations(training.supernet, networks, training.calibration_images)
+    return errors(calibrations, context.data.validation)

@@ -12,7 +12,7 @@ from small_supernets import EXAMPLES, FLOATS, MIXED, QUANTIZED, some_images, som
 from fpga import reference
 from nas.design import Design
 from nas.network import Network, nonzeros
-from supernet.data import TensorSplit
+from supernet.data.tensor_split import TensorSplit
 from supernet.evaluate import FineTuning, design_logits, error, fine_tune
 from supernet.subnet import Subnet, from_design
 
