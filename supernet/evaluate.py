@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -19,9 +20,11 @@ from supernet.optimise import MOMENTUM, distilled_loss, set_cosine_rate
 from supernet.run import fit
 from supernet.subnet import from_design
 
-BATCHES = {"cpu": 64, "cuda": 1024}
-"""Images that go through at a time where none are given: tensors small enough that a CPU's memory is used again at
-once instead of mapped anew, large enough to fill a GPU."""
+_POSITIONS = {"cpu": 1 << 16, "cuda": 1 << 23}
+"""Pixels of the images that go through at a time where no batch is given: tensors small enough that a CPU's memory is
+used again instead of mapped anew, or large enough to fill a GPU. The same for all networks, so that sums are too."""
+
+_LEAST_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ def _optimizer(model: nn.Module, tuning: FineTuning) -> torch.optim.Optimizer:
 
 
 def _batches(data: Split, device: torch.device, batch: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in data.whole(device, batch or BATCHES[device.type]):
+    fitting = max(_LEAST_BATCH, _POSITIONS[device.type] // math.prod(data.input_shape[1:]))
+    for images, labels in data.whole(device, batch or fitting):
         yield channels_last(images), labels
 
 
