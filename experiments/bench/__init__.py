@@ -34,6 +34,7 @@ class Benchmark:
 BENCHMARKS: dict[str, Benchmark] = {
     "demo": Benchmark("The main job, end to end: `digits.yaml`", "demo", "demo"),
     "search": Benchmark("Search by few trainings: NAS-Bench-201 with measured latencies", "search", "search"),
+    "programs": Benchmark("Integer programs: proofs, and exhaustive search beside them", "programs", "programs"),
     "supernet": Benchmark(
         "Subnets of a supernet against the same networks trained alone, Fashion-MNIST", "supernet", "supernet",
         ("fashion",),

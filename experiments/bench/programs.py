@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -161,3 +162,19 @@ def proof_times(repetitions: int) -> dict[str, Figure]:
             seconds.append(took if value is not None else float("inf"))
         found[name] = figure(seconds, "s")
     return found
+
+
+def programs(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict[str, Figure]:
+    """Both of the above.
+
+    Args:
+        quick: Fewer of them.
+        runs: Not used: nothing is kept.
+        out: Not used: there is no picture.
+        say: Told what comes next.
+    """
+    instances, repetitions = (10, 2) if quick else (100, 10)
+    say(f"proofs of full size, {repetitions} of each")
+    times = proof_times(repetitions)
+    say(f"{instances} programs against exhaustive search")
+    return times | equal_exhaustive(instances)
