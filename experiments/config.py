@@ -30,7 +30,7 @@ from pydantic import (
     field_validator,
 )
 
-from experiments.strict import Section, faults, lookup, read_yaml, report, validated
+from experiments.strict import Fault, Section, faults, lookup, read_yaml, report, suggest, validated
 from experiments.targets import Target, unsupported
 from experiments.units import FRACTION, quantity
 from nas.errors import NasError
@@ -39,7 +39,7 @@ from nas.search import SAMPLERS
 from nas.search.archive import Sampler
 from nas.spaces import SPACES, Choices
 from supernet.data import SOURCES, Source
-from supernet.settings import Training
+from supernet.settings import PHASES, Training
 
 if TYPE_CHECKING:
     from supernet.data.split import Dataset
@@ -89,11 +89,16 @@ class Data:
 
 def _data(value: object) -> Data:
     kind, settings = _named(value, SOURCES, "data set")
-    root = settings.pop("root", None)
+    root, found = settings.pop("root", None), list[Fault]()
     if not (root is None or isinstance(root, str)):
-        raise faults([(("root",), f"must be the path of a folder; got {root!r}")])
-    shares = {key: quantity(settings[key], FRACTION) for key in ("validation", "test") if key in settings}
-    return Data(validated(kind, settings | shares), root)
+        found.append((("root",), f"must be the path of a folder; got {root!r}"))
+    for key in (field.name for field in dataclasses.fields(kind) if field.name in ("validation", "test")):
+        try:
+            settings |= {key: quantity(settings[key], FRACTION)} if key in settings else {}
+        except NasError as error:
+            found.append(((key,), str(error)))
+            settings.pop(key)
+    return Data(_beside(found, kind, settings), root)
 
 
 def _data_values(data: Data) -> dict[str, Any]:
@@ -102,17 +107,44 @@ def _data_values(data: Data) -> dict[str, Any]:
 
 def _training(value: object) -> Training:
     """A training's settings, where a phase of one stage may give its epochs as a plain number."""
-    if not isinstance(value, dict) or not isinstance(value.get("epochs"), dict):
+    if not isinstance(value, dict):
         return validated(Training, value)
-    epochs = {phase: [length] if isinstance(length, int) else length for phase, length in value["epochs"].items()}
-    return validated(Training, value | {"epochs": epochs})
+    if isinstance(epochs := value.get("epochs"), dict):
+        listed = {phase: length if isinstance(length, list) else [length] for phase, length in epochs.items()}
+        value = value | {"epochs": listed}
+    return _beside(_unknown_phases(value), Training, value)
+
+
+def _unknown_phases(value: dict[str, Any]) -> list[Fault]:
+    phases = next((known for strategy, known in PHASES.items() if strategy == value.get("strategy")), ())
+    return [
+        ((key, str(phase)), f"unknown phase of {value['strategy']}; {suggest(str(phase), phases)}")
+        for key in ("epochs", "subnets_per_step")
+        if phases and isinstance(value.get(key), dict)
+        for phase in value[key]
+        if phase not in phases
+    ]
+
+
+def _beside(found: list[Fault], kind: type[T], value: object) -> T:
+    """The value, or all its faults: those found already, and those of its fields.
+
+    Its own check of how the fields fit together says nothing new where some are known to be at fault.
+    """
+    try:
+        made = validated(kind, value)
+    except ValidationError as error:
+        raise faults(found + [(e["loc"], e["msg"]) for e in error.errors() if e["loc"] or not found]) from None
+    if found:
+        raise faults(found)
+    return made
 
 
 def _samplers(value: object) -> dict[str, Sampler]:
     if not isinstance(value, dict) or not value:
         raise NasError(f"must map at least one of {', '.join(SAMPLERS)} to its settings; got {value!r}")
     samplers: dict[str, Sampler] = {}
-    found: list[tuple[tuple[int | str, ...], str]] = []
+    found: list[Fault] = []
     for name, settings in value.items():
         try:
             samplers[name] = validated(lookup(SAMPLERS, name, "sampler"), settings)

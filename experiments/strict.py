@@ -24,6 +24,8 @@ from nas.errors import NasError
 
 T = TypeVar("T")
 Location = tuple[int | str, ...]
+Fault = tuple[Location, str]
+"""Where it is, and the law with the value that breaks it."""
 
 _LONGEST_VALUE = 60
 
@@ -93,7 +95,7 @@ def validated(kind: type[T], value: object) -> T:
         raise faults((e["loc"], _message(kind, e)) for e in error.errors()) from None
 
 
-def faults(found: Iterable[tuple[Location, str]]) -> ValidationError:
+def faults(found: Iterable[Fault]) -> ValidationError:
     """One error that holds faults at these places, relative to the value at hand."""
     lines: list[InitErrorDetails] = [
         {"type": PydanticCustomError("fault", "{text}", {"text": text}), "loc": place, "input": None}
@@ -104,8 +106,12 @@ def faults(found: Iterable[tuple[Location, str]]) -> ValidationError:
 
 def report(error: ValidationError) -> list[str]:
     """The faults, one line each: key path, law, value."""
-    lines = [f"{_path(e['loc'])}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()]
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys(_line(e["loc"], e["msg"]) for e in error.errors()))
+
+
+def _line(place: Location, law: str) -> str:
+    """A law that names the section where it holds does not name it twice."""
+    return f"{_path(place)}: {law.removeprefix(f'{place[-1]}: ')}" if place else law
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from experiments.cli import Commands, app
 from experiments.config import load_config
+from experiments.strict import read_yaml
 from hw_models.device import device_names
 from nas.errors import NasError
+from nas.genotype import count_networks
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
 MLP = CONFIGS / "digits-mlp.yaml"
@@ -62,6 +65,37 @@ def test_space_prints_every_gene_and_the_exact_number() -> None:
     layer = len(space.genes[1].choices) * precision
     exact = sum(layer ** int(depth) for depth in space.genes[0].choices) * precision
     assert f"{len(space.genes)} genes, {exact} distinct networks" in result.stdout
+
+
+@pytest.mark.parametrize("config", ["fashion", "cifar10", "imagenet-mobile", "imagenet-resnet"])
+def test_check_and_space_read_no_data(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_DATA", str(tmp_path / "nowhere"))
+    path = CONFIGS / f"{config}.yaml"
+    with pytest.raises(NasError, match="nowhere"):
+        load_config(path).data.load(0)
+    networks = count_networks(load_config(path).build_space())
+    space = CliRunner().invoke(app, ["space", str(path)])
+    assert space.exit_code == 0, space.output
+    assert f", {networks} distinct networks (" in space.stdout
+    check = CliRunner().invoke(app, ["check", str(path)])
+    assert check.exit_code == 0, check.output
+    assert f"{path}: OK" in check.stdout
+
+
+def test_what_a_device_cannot_run_is_told_before_anything_starts(tmp_path: Path) -> None:
+    path = tmp_path / "fashion.yaml"
+    entries = read_yaml(CONFIGS / "fashion.yaml")
+    entries["space"]["precision"] = {"weight_bits": [4, 8], "act_bits": [8, 32]}
+    entries["devices"].append({"name": "zu3eg"})
+    path.write_text(yaml.safe_dump(entries))
+    for command in (["check", str(path)], ["run", str(path), "--runs", str(tmp_path / "runs")]):
+        result = CliRunner().invoke(app, command)
+        assert (result.exit_code, result.stdout) == (2, "")
+        lines = result.stderr.removeprefix("error: ").splitlines()
+        assert len(lines) == len(set(lines)) >= 2
+        assert all(line.startswith("zu3eg: layer s") for line in lines)
+        assert any("hswish" in line for line in lines)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_devices_as_table_and_as_json() -> None:

@@ -1,15 +1,21 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
-from experiments.config import Config, load_config
+from experiments.config import Config, Data, load_config
 from experiments.strict import read_yaml
 from nas.errors import NasError
 from nas.spaces import SPACES
 from nas.spaces.mobile import MobileChoices
+from supernet.data.digits import Digits
+from supernet.data.split import Augmentation
+from supernet.data.table import Table
+from supernet.settings import Training
 
 CONFIGS = Path("experiments/configs")
 SHIPPED = sorted((Path(__file__).parents[2] / CONFIGS).glob("*.yaml"))
@@ -28,7 +34,7 @@ def base() -> dict[str, Any]:
             "expand": [2, 3],
             "precision": {"weight_bits": [4, 8], "act_bits": [8, 32], "sparsity": [0, 0.5]},
         },
-        "supernet": {"epochs": {"full": 2}},
+        "supernet": {"strategy": "progressive", "epochs": {"full": 2}, "batch": 64, "learning_rate": 1e-3},
         "predictors": {"accuracy": {"samples": 20}, "latency": {"samples": 10}},
         "devices": [{"name": "local-cpu", "constraints": {"error": "10 %", "latency_s": "100 us"}}, {"name": "zu3eg"}],
         "search": {"samplers": {"nsga2": {"population": 8, "generations": 2}}},
@@ -61,8 +67,10 @@ def test_a_shipped_config_loads_and_survives_being_written_out(path: Path, tmp_p
     assert load_config(copy) == config
 
 
-def test_digits_and_digits_mlp_are_shipped() -> None:
-    assert {"digits", "digits-mlp"} <= {path.stem for path in SHIPPED}
+def test_those_of_the_issues_are_shipped() -> None:
+    assert {path.stem for path in SHIPPED} >= {
+        "digits", "digits-mlp", "fashion", "cifar10", "imagenet-mobile", "imagenet-resnet",
+    }  # fmt: skip
 
 
 def test_values_are_typed_and_in_si(tmp_path: Path) -> None:
@@ -73,6 +81,79 @@ def test_values_are_typed_and_in_si(tmp_path: Path) -> None:
     assert config.devices[0].objectives == ("error", "latency_s", "weight_bytes")
     assert config.devices[1].objectives == ("error", "latency_s", "lut")
     assert config.search.samplers["nsga2"].__class__.__name__ == "Nsga2"
+    assert config.data == Data(Digits(validation=0.25, test=0.2))
+    assert config.supernet == Training("progressive", {"full": (2,)}, batch=64, learning_rate=1e-3)
+    assert config.train_on == "cpu"
+
+
+def test_epochs_are_a_number_or_one_for_each_stage_of_a_phase(tmp_path: Path) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        content["supernet"] |= {
+            "epochs": {"full": 3, "depth": [1, 2], "width": [4]},
+            "subnets_per_step": {"depth": 2},
+            "augmentation": {"shift": 1, "flip": True},
+        }
+
+    training = load(tmp_path, edit).supernet
+    assert training.epochs == {"full": (3,), "depth": (1, 2), "width": (4,)}
+    assert (training.networks("depth"), training.networks("width")) == (2, 1)
+    assert training.augmentation == Augmentation(shift=1, flip=True)
+
+
+TABLE = {
+    "name": "table", "file": "jets/*.h5", "input_shape": [2], "classes": 5, "test_from": 10,
+    "features": {"table": "jets", "names": "columns", "columns": ["mass", "width"]},
+    "labels": {"table": "jets", "names": "columns", "columns": ["kind"]},
+}  # fmt: skip
+SOURCES: list[tuple[dict[str, Any], tuple[int, ...]]] = [
+    ({"name": "digits", "validation": "30 %", "test": 0.1}, (1, 8, 8)),
+    ({"name": "fashion-mnist", "validation": "5 %", "root": "somewhere"}, (1, 28, 28)),
+    ({"name": "folder", "path": "pictures", "image_size": 16, "classes": 7, "workers": 0}, (3, 16, 16)),
+    (TABLE, (2,)),
+]
+
+
+@pytest.mark.parametrize(("settings", "shape"), SOURCES, ids=lambda value: value["name"] if "name" in value else "")
+def test_a_data_source_is_its_settings_and_survives_being_written_out(
+    settings: dict[str, Any], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        content["data"] = settings
+        content["space"] = {"name": "mlp", "depth": [1], "width": [8], "precision": content["space"]["precision"]}
+
+    config = load(tmp_path, edit)
+    source = config.data.source
+    assert (source.name, source.input_shape) == (settings["name"], shape)
+    assert config.data.root == settings.get("root")
+    written = tmp_path / "written.yaml"
+    written.write_text(config.to_yaml())
+    assert load_config(written) == config
+    (network, *_) = config.build_space().maximal()
+    assert network.input.out_shape == (math.prod(shape),)
+    assert network.layers[-1].out_shape == (source.classes,)
+
+
+def test_data_lie_at_root_else_at_nas_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder, rows in ((here, 30), (there, 60)):
+        folder.mkdir()
+        np.savez(folder / "rows.npz", x=np.random.default_rng(0).random((rows, 3)), y=np.arange(rows) % 3)
+    monkeypatch.setenv("NAS_DATA", str(there))
+    table = Table("rows.npz", (3,), 3)
+
+    def images(data: Data) -> int:
+        loaded = data.load(0)
+        return sum(map(len, (loaded.train, loaded.validation, loaded.test)))
+
+    assert images(Data(table)) == 60
+    assert images(Data(table, str(here))) == 30
+    monkeypatch.delenv("NAS_DATA")
+    monkeypatch.chdir(tmp_path)
+    here.rename(tmp_path / "data")
+    assert images(Data(table)) == 30
+    monkeypatch.setenv("NAS_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(NasError, match=r"rows\.npz"):
+        images(Data(table))
 
 
 def test_exponents_without_a_point_are_floats(tmp_path: Path) -> None:
@@ -93,9 +174,53 @@ SINGLE: list[tuple[str, Edit]] = [
         lambda c: c["space"]["precision"].update(act_bit=[8]),
     ),
     (
-        "supernet.epochs.qq: unknown key; valid are depth, full, kernel, precision, width",
+        "supernet.epochs.qq: unknown phase of progressive; valid are depth, full, kernel, precision, width",
         lambda c: c["supernet"]["epochs"].update(qq=1),
     ),
+    (
+        "supernet.epochs.kernal: unknown phase of progressive; did you mean 'kernel'?",
+        lambda c: c["supernet"]["epochs"].update(kernal=[1, 2]),
+    ),
+    (
+        "supernet.epochs.full: unknown phase of sandwich; valid are precision, train",
+        lambda c: c["supernet"].update(strategy="sandwich"),
+    ),
+    (
+        "supernet.subnets_per_step.with: unknown phase of progressive; did you mean 'width'?",
+        lambda c: c["supernet"].update(subnets_per_step={"with": 4}),
+    ),
+    (
+        "supernet.epochs.full[1]: must be a valid integer; got 1.5",
+        lambda c: c["supernet"].update(epochs={"full": [1, 1.5]}),
+    ),
+    (
+        "supernet.epochs.full[0]: must be a valid integer; got '2'",
+        lambda c: c["supernet"].update(epochs={"full": "2"}),
+    ),
+    (
+        "supernet: epochs must hold epochs of the first phase of progressive, full; got {'depth': (1,)}",
+        lambda c: c["supernet"].update(epochs={"depth": 1}),
+    ),
+    (
+        "supernet.strategy: must be 'progressive', 'sandwich' or 'uniform'; got 'progresive'",
+        lambda c: c["supernet"].update(strategy="progresive"),
+    ),
+    ("supernet.batch: is missing", lambda c: c["supernet"].pop("batch")),
+    ("supernet: must be an object; got None", lambda c: c.update(supernet=None)),
+    ("supernet: learning_rate must be positive; got 0.0", lambda c: c["supernet"].update(learning_rate=0)),
+    (
+        "supernet.optimiser: unknown key; did you mean 'optimizer'?",
+        lambda c: c["supernet"].update(optimiser="sgd"),
+    ),
+    (
+        "supernet.augmentation.flp: unknown key; did you mean 'flip'?",
+        lambda c: c["supernet"].update(augmentation={"flp": True}),
+    ),
+    (
+        "supernet.augmentation: shift must be at least 0 pixels, got -1",
+        lambda c: c["supernet"].update(augmentation={"shift": -1}),
+    ),
+    ("train_on: must be 'cpu' or 'cuda'; got 'gpu'", lambda c: c.update(train_on="gpu")),
     (
         "devices[1].constraint: unknown key; did you mean 'constraints'?",
         lambda c: c["devices"][1].update(constraint={}),
@@ -147,11 +272,32 @@ SINGLE: list[tuple[str, Edit]] = [
         "devices: must list at least one device; `nas devices` shows which there are",
         lambda c: c.update(devices=[]),
     ),
-    ("data.test: must be less than 1; got 1.5", lambda c: c["data"].update(test=1.5)),
-    ("data.validation: must be greater than 0; got '0 %'", lambda c: c["data"].update(validation="0 %")),
+    ("data: unknown data set 'digit'; did you mean 'digits'?", lambda c: c["data"].update(name="digit")),
+    ("data.validaton: unknown key; did you mean 'validation'?", lambda c: c["data"].update(validaton=0.1)),
+    ("data.root: must be the path of a folder; got 3", lambda c: c["data"].update(root=3)),
     (
-        "data: validation + test must be below 0.8, the rest trains; got 0.5 + 0.3",
-        lambda c: c["data"].update(validation=0.5, test=0.3),
+        "data.validation: must be a fraction, such as '10 %' or 0.1; got '5 MB'",
+        lambda c: c["data"].update(validation="5 MB"),
+    ),
+    ("data: test must be a share between 0 and 1, got 1.5", lambda c: c["data"].update(test=1.5)),
+    ("data: validation must be a share between 0 and 1, got 0", lambda c: c["data"].update(validation="0 %")),
+    (
+        "data: validation + test must leave images to train; got 1.1",
+        lambda c: c["data"].update(validation=0.5, test=0.6),
+    ),
+    (
+        "data.test: unknown key; valid are validation",
+        lambda c: c.update(data={"name": "fashion-mnist", "test": "10 %"}),
+    ),
+    ("data.path: is missing", lambda c: c.update(data={"name": "folder", "image_size": 8, "classes": 2})),
+    (
+        "data.features.colums: unknown key; did you mean 'columns'?",
+        lambda c: c.update(data=TABLE | {"features": TABLE["features"] | {"colums": []}}),
+    ),
+    (
+        "data: must be a mapping with a name, one of digits, mnist, fashion-mnist, cifar10, cifar100, folder, table; "
+        "got 'digits'",
+        lambda c: c.update(data="digits"),
     ),
     (
         "predictors.accuracy.samples: must be greater than 0; got 0",
@@ -178,6 +324,8 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         content["devices"][0]["constraints"] = {"error": "5 MB", "energy_j": 1}
         content["devices"][1]["name"] = "zu3g"
         content["search"]["samplers"] = {"nsga2": {"population": 1}, "annealing": {}}
+        content["data"] = {"name": "digits", "root": 3, "validation": "x", "tset": 0.2}
+        content["supernet"] |= {"epochs": {"full": "x", "deph": 1}, "batsh": 1, "clip": "y"}
         del content["finalize"]
 
     paths = [line.split(":")[0] for line in faults(tmp_path, edit)]
@@ -192,6 +340,13 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
             "devices[1].name",
             "search.samplers.nsga2",
             "search.samplers.annealing",
+            "data.root",
+            "data.validation",
+            "data.tset",
+            "supernet.epochs.full[0]",
+            "supernet.epochs.deph",
+            "supernet.batsh",
+            "supernet.clip",
             "finalize",
         ]
     )
@@ -251,6 +406,15 @@ def test_a_slice_does_not_depend_on_the_order_of_keys_or_on_how_a_quantity_is_wr
 
     paths = ("space", "devices", "search", "supernet")
     assert load(tmp_path, rewrite).slice(*paths) == load(tmp_path).slice(*paths)
+
+
+def test_a_slice_does_not_depend_on_where_the_data_lie_or_how_many_processes_decode_them(tmp_path: Path) -> None:
+    folder = {"name": "folder", "path": "pictures", "image_size": 16, "classes": 7}
+    one = load(tmp_path, lambda c: c.update(data=folder | {"root": "here", "workers": 2}))
+    other = load(tmp_path, lambda c: c.update(data=folder | {"root": "there", "workers": 0}))
+    assert one != other
+    assert one.slice("data") == other.slice("data")
+    assert one.slice("data") != load(tmp_path, lambda c: c.update(data=folder | {"path": "others"})).slice("data")
 
 
 def test_a_config_does_not_change(tmp_path: Path) -> None:
