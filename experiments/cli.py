@@ -61,12 +61,13 @@ def check(config: ConfigPath) -> None:
 
     Prints what it would search, or all its faults at once, each with its key path; exits with 2 if there are any.
     """
-    from experiments.pipeline import require_tools
+    from experiments.targets import require_tools
     from nas.genotype import count_networks
 
     loaded, console = _load(config), Console()
-    require_tools(loaded)
-    networks = count_networks(loaded.build_space())
+    searched = loaded.build_space()
+    require_tools(loaded.devices, searched)
+    networks = count_networks(searched)
     console.print(f"{config}: OK", style="green", soft_wrap=True)
     for label, text in (
         ("space", f"{loaded.data.source.name}, {_power_of_ten(networks)} networks"),

@@ -19,9 +19,7 @@ from experiments.stages.fit import fit, measure
 from experiments.stages.sample import sample
 from experiments.stages.search import search
 from experiments.stages.train import train
-from fpga.toolchain import require_gxx
-from hw_models.device import load_device, unsupported_layers
-from nas.errors import NasError
+from experiments.targets import require_tools
 from supernet.distributed import processes
 
 
@@ -36,7 +34,7 @@ def run(config: Config, runs: Path, say: Callable[[str], None]) -> RunDir:
     Raises:
         NasError: A tool is missing (before anything starts), or a stage cannot do its work.
     """
-    require_tools(config)
+    require_tools(config.devices, config.build_space())
     context, stages = Context(config, runs), plan(config)
     with context.run.locked():
         if not all(map(context.run.is_done, stages.all)) or not context.run.holds(config.to_yaml()):
@@ -62,25 +60,14 @@ def train_only(config: Config, runs: Path, say: Callable[[str], None]) -> None:
     context, stage = Context(config, runs), plan(config).train
     with processes(config.train_on) as ranks, context.run.locked() if ranks.first else nullcontext():
         if context.run.is_done(stage):
-            say(f"{stage.name}: done")
+            if ranks.first:
+                say(f"{stage.name}: done")
             return
         if ranks.first:
             context.run.start(config.to_yaml(), environment(config.seed))
         summary = train(context, context.run.stage_dir(stage), ranks)
         if ranks.first:
             context.run.finish(stage, summary)
-
-
-def require_tools(config: Config) -> None:
-    """Refuse a run that could not end well: a device lacks an operation of the space, or a compiler is missing."""
-    devices, maximal = [load_device(target.name) for target in config.devices], config.build_space().maximal()
-    lacking = dict.fromkeys(
-        law for device in devices for network in maximal for law in unsupported_layers(device, network)
-    )
-    if lacking:
-        raise NasError("\n".join(lacking))
-    if any(device.family == "unrolled-fpga" for device in devices):
-        require_gxx()
 
 
 Work = Callable[[Path], dict[str, Any]]

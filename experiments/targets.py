@@ -1,15 +1,18 @@
-"""The devices a config names: their metrics, limits on them, and what they can compute with."""
+"""The devices a config names: their metrics, limits on them, what they can compute with and what tools they need."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from experiments.strict import Section, faults, suggest
 from experiments.units import FRACTION, dimension_of, quantity
-from hw_models.device import METRICS, load_device
+from fpga.toolchain import require_gxx
+from hw_models.device import METRICS, load_device, unsupported_layers
 from nas.errors import NasError
+from nas.genotype import SearchSpace
 from nas.spaces.precision import PrecisionChoices
 
 
@@ -81,3 +84,15 @@ def unsupported(device_name: str, precision: PrecisionChoices) -> list[str]:
         for (key, choices), has in zip(wanted, (device.weight_bits, device.act_bits), strict=True)
         if not set(choices) & set(has)
     ]
+
+
+def require_tools(targets: Sequence[Target], space: SearchSpace) -> None:
+    """Refuse a run that could not end well: a device lacks an operation of the space, or a compiler is missing."""
+    devices, maximal = [load_device(target.name) for target in targets], space.maximal()
+    lacking = dict.fromkeys(
+        law for device in devices for network in maximal for law in unsupported_layers(device, network)
+    )
+    if lacking:
+        raise NasError("\n".join(lacking))
+    if any(device.family == "unrolled-fpga" for device in devices):
+        require_gxx()
