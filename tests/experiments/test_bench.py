@@ -1,14 +1,16 @@
 """`nas bench demo --quick`, run once as a user would; and how figures are gathered."""
 
+import inspect
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from experiments.bench import BENCHMARKS
-from experiments.bench.results import figure
+from experiments.bench import BENCHMARKS, supernet
+from experiments.bench.results import Figure, figure
 
 FIGURES = {
     "front_size", "best_error", "joint_hv_over_8bit_dense", "latency_spearman", "accuracy_tau", "hls_mismatches",
@@ -24,7 +26,28 @@ def test_unknown_benchmarks_are_named(tmp_path: Path) -> None:
     result = _bench(tmp_path, "dmo")
     assert result.returncode == 2
     assert "did you mean 'demo'" in result.stderr
-    assert set(BENCHMARKS) == {"demo"}
+    assert set(BENCHMARKS) == {"demo", "search", "programs", "supernet", "supernet-cifar10"}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_is_where_it_is_said_to_be(name: str) -> None:
+    """It is imported and called by name, so nothing else tells of a wrong one."""
+    listed = BENCHMARKS[name]
+    measure = getattr(import_module(f"experiments.bench.{listed.module}"), listed.function)
+    parameters = list(inspect.signature(measure).parameters)
+    assert parameters[len(listed.arguments) :] == ["quick", "runs", "out", "say"]
+
+
+def test_a_benchmark_is_given_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[object, ...]] = []
+
+    def measure(*arguments: object) -> dict[str, Figure]:
+        given.append(arguments)
+        return {"speed": figure([1.0], "m/s")}
+
+    monkeypatch.setattr(supernet, "supernet", measure)
+    assert BENCHMARKS["supernet-cifar10"].measure(True, tmp_path, tmp_path / "out", print).keys() == {"speed"}
+    assert given == [("cifar10", True, tmp_path, tmp_path / "out", print)]
 
 
 @pytest.mark.slow

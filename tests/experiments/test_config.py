@@ -113,7 +113,7 @@ SOURCES: list[tuple[dict[str, Any], tuple[int, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "shape"), SOURCES, ids=lambda value: value["name"] if "name" in value else "")
+@pytest.mark.parametrize(("settings", "shape"), SOURCES, ids=[settings["name"] for settings, _ in SOURCES])
 def test_a_data_source_is_its_settings_and_survives_being_written_out(
     settings: dict[str, Any], shape: tuple[int, ...], tmp_path: Path
 ) -> None:

@@ -1,21 +1,24 @@
 """The whole pipeline: what a finished run holds, what it decides by, and what a change makes it do again."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-import torch
-from tiny_runs import TINY, Edit, Finished, times, tiny_config
+from tiny_runs import NAS, TINY, Edit, Finished, same_training, times, tiny_config
 from typer.testing import CliRunner
 
-from experiments import context as context_module
+from experiments import pipeline as pipeline_module
 from experiments.cli import app
-from experiments.config import Config
+from experiments.config import Config, Data
 from experiments.context import Context
 from experiments.pipeline import run
 from experiments.plan import OpenRun, open_run, plan
@@ -35,8 +38,10 @@ from hw_models.unrolled import RESOURCES, layer_cost
 from nas.errors import NasError
 from nas.network import weight_bytes
 from predictors import accuracy, latency
-from supernet.data import Dataset, TensorSplit, load_dataset
+from supernet.data.split import Dataset
+from supernet.data.tensor_split import TensorSplit
 from supernet.evaluate import design_logits
+from supernet.metrics import read_metrics
 
 pytestmark = [
     pytest.mark.hls,
@@ -46,6 +51,7 @@ pytestmark = [
 
 DEVICES = ("local-cpu", "zu3eg")
 EARLY = ("train", "sample", "fit", "measure")
+EVERYTHING = (*EARLY, "search", "finalize", "export", "report")
 
 
 def nas(*arguments: object) -> Any:
@@ -210,6 +216,65 @@ def test_running_again_changes_no_file(copied: Path) -> None:
     assert "starts" not in result.stderr
 
 
+def test_train_alone_does_what_a_run_begins_with_and_the_run_goes_on_from_it(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # training compiles nothing
+    for told in ("", "train: done"):
+        result = nas("train", TINY, "--runs", tmp_path)
+        assert result.exit_code == 0, result.stderr
+        assert told in result.stderr
+    opened = open_run(tmp_path / "tiny")
+    train_stage, folder = opened.plan.train, opened.context.run
+    assert [name for name, state in opened.states().items() if state != "absent"] == ["train"]
+    same_training(folder.stage_dir(train_stage), finished.open().context.run.stage_dir(train_stage))
+    assert folder.summary(train_stage) == finished.open().context.run.summary(train_stage)
+    before, said = times(folder.stage_dir(train_stage)), list[str]()
+
+    def stop(*_: object) -> None:
+        raise NasError("far enough")
+
+    monkeypatch.setattr(pipeline_module, "sample", stop)
+    with pytest.raises(NasError, match="far enough"):
+        run(tiny_config(cpu_only), tmp_path, said.append)
+    assert said == ["train: done", "sample: starts"]
+    assert times(folder.stage_dir(train_stage)) == before
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(finished: Finished, tmp_path: Path) -> None:
+    """`torchrun` starts them; one writes and reports, and a run of one process goes on from there."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for told in (0, 1):
+        ran = subprocess.run(
+            [*command, str(NAS), "train", str(TINY), "--runs", str(tmp_path)],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stderr.count("train: done") == told
+    opened, alone = open_run(tmp_path / "tiny"), finished.open()
+    stage = opened.plan.train
+    here, there = (at.context.run.stage_dir(stage) for at in (opened, alone))
+    ours, theirs = read_metrics(here), read_metrics(there)
+    assert [(now.step, now.phase) for now in ours] == [(now.step, now.phase) for now in theirs]
+    assert [now.loss for now in ours[:3]] == pytest.approx([now.loss for now in theirs[:3]], rel=1e-4)
+    summary = opened.context.run.summary(stage)
+    assert summary["parameters"] == alone.context.run.summary(stage)["parameters"]
+    assert summary["teacher_error"] < 0.5
+
+
+def test_training_is_recorded_step_by_step(finished: Finished) -> None:
+    opened = finished.open()
+    reports = read_metrics(opened.context.run.stage_dir(opened.plan.train))
+    stages = opened.context.training().stages
+    assert list(dict.fromkeys(now.phase for now in reports)) == [stage.name for stage in stages]
+    assert {stage.end for stage in stages} < {now.step for now in reports}
+    steps = [now.step for now in reports]
+    assert steps == sorted(set(steps))
+    assert all(0 < now.loss < 10 and now.images_per_s > 0 for now in reports)
+
+
 CHANGES: dict[str, tuple[Edit, tuple[str, ...]]] = {
     "search": (lambda c: c["search"]["samplers"]["optuna"].update(trials=11), EARLY),
     "samplers": (lambda c: c["search"]["samplers"].pop("optuna"), EARLY),
@@ -221,6 +286,9 @@ CHANGES: dict[str, tuple[Edit, tuple[str, ...]]] = {
     "held out": (lambda c: c["predictors"]["accuracy"].update(held_out="30 %"), ("train", "sample", "measure")),
     "samples": (lambda c: c["predictors"]["accuracy"].update(samples=41), ("train", "measure")),
     "supernet": (lambda c: c["supernet"].update(batch=32), ("measure",)),
+    "train_on": (lambda c: c.update(train_on="cuda"), ("measure",)),
+    "data.test": (lambda c: c["data"].update(test="25 %"), ()),
+    "data.root": (lambda c: c["data"].update(root="elsewhere"), EVERYTHING),
     "seed": (lambda c: c.update(seed=1), ()),
 }
 
@@ -371,18 +439,18 @@ def test_the_test_split_steers_nothing(
 ) -> None:
     """Wrong test labels change the reported test errors, and not a bit of anything else."""
 
-    def mislabelled(name: str, validation: float, test: float, seed: int) -> Dataset:
-        data = load_dataset(name, validation, test, seed)
-        labels = (data.test.labels + 1) % data.classes
-        return Dataset(data.name, data.classes, data.train, data.validation, TensorSplit(data.test.images, labels))
+    load = Data.load
 
-    monkeypatch.setattr(context_module, "load_dataset", mislabelled)
+    def mislabelled(self: Data, seed: int) -> Dataset:
+        data = load(self, seed)
+        assert isinstance(data.test, TensorSplit)
+        return replace(data, test=TensorSplit(data.test.images, (data.test.labels + 1) % data.classes))
+
+    monkeypatch.setattr(Data, "load", mislabelled)
     right, wrong = finished.open(), in_process(tiny_config(), measured_only, monkeypatch)
     one, other = right.context.run.stage_dir, wrong.context.run.stage_dir
     stages = right.plan
-    states = [torch.load(at(stages.train) / "checkpoint.pt", weights_only=True) for at in (one, other)]
-    for name, weights in states[0]["supernet"].items():
-        assert torch.equal(weights, states[1]["supernet"][name]), name
+    same_training(one(stages.train), other(stages.train))
     samples = [sorted(read_lines(at(stages.sample) / "samples.jsonl"), key=lambda r: r["index"]) for at in (one, other)]
     assert samples[0] == samples[1]
     same_arrays(one(stages.fit) / "accuracy.npz", other(stages.fit) / "accuracy.npz")

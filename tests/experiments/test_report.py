@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from experiments.config import Config, config_from
 from experiments.context import Context
 from experiments.plan import DeviceStages, OpenRun, plan
 from experiments.report import numbers
-from experiments.report.artefacts import device_results, history
+from experiments.report.artefacts import device_results
 from experiments.report.figures import front_picture
 from experiments.report.layers import LayerRow, layer_order, layer_rows
 from experiments.report.metrics import joint_over_dense, spearman
@@ -30,6 +31,7 @@ from nas.design import Design, save_design
 from nas.errors import NasError
 from nas.genotype import canonical
 from predictors.prediction import Prediction, score
+from supernet.metrics import METRICS, Progress
 
 CONFIG = {
     "name": "small",
@@ -38,7 +40,10 @@ CONFIG = {
         "name": "mobile", "stem": 4, "stages": [{"width": 4, "stride": 2, "depth": [1, 2]}], "kernel": [3, 5],
         "expand": [2], "precision": {"weight_bits": [4, 8], "act_bits": [6, 8, 32], "sparsity": [0, 0.5]},
     },
-    "supernet": {"epochs": {"full": 2, "depth": 1}, "calibration": 64},
+    "supernet": {
+        "strategy": "progressive", "epochs": {"full": 2, "depth": [1, 1]}, "batch": 64, "learning_rate": 1e-3,
+        "calibration": 64,
+    },
     "predictors": {"accuracy": {"samples": 20}, "latency": {"samples": 10}},
     "devices": [{"name": "local-cpu", "constraints": {"error": "10 %"}}, {"name": "zu3eg"}],
     "search": {"samplers": {"nsga2": {}}},
@@ -73,8 +78,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> OpenRun:
     folder = run.context.run
     folder.start(config.to_yaml(), ENVIRONMENT)
     train = folder.stage_dir(run.plan.train)
-    for phase, epoch, loss in (("full", 0, 2.0), ("full", 1, 1.0), ("full", 1, 0.5), ("depth", 0, 0.75)):
-        append_line(train / "history.jsonl", {"phase": phase, "epoch": epoch, "loss": loss})
+    for phase, step, loss in (("full", 10, 2.0), ("full", 20, 0.5), ("depth 1/2", 30, 0.75), ("depth 2/2", 40, 0.8)):
+        append_line(train / METRICS, asdict(Progress(step, phase, step / 10, loss, 1e-3, 1e4)))
     folder.finish(run.plan.train, {"parameters": 1234, "teacher_error": 0.02, "full_error": 0.03})
     folder.finish(run.plan.sample, {"samples": 20, "least_error": 0.03, "median_error": 0.1})
     folder.finish(run.plan.fit, write_held_out(folder.stage_dir(run.plan.fit), 0.1))
@@ -299,9 +304,12 @@ def test_the_cloud_is_of_feasible_candidates_alone(finished: OpenRun) -> None:
     assert fpga.cloud["lut"].tolist() == [9e3, 13.5e3, 22.5e3]
 
 
-def test_an_epoch_repeated_after_a_stop_counts_once(finished: OpenRun) -> None:
-    found = history(finished.context.run.stage_dir(finished.plan.train))
-    assert found == [("full", 2.0), ("full", 0.5), ("depth", 0.75)]
+def test_the_training_is_drawn_with_its_phases(page: str) -> None:
+    (drawn,) = (svg for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL) if "training loss" in svg)
+    texts = re.findall(r"<text[^>]*>(.*?)</text>", drawn, flags=re.DOTALL)
+    assert [text for text in texts if text.split()[0] in ("full", "depth", "width")] == [
+        "full", "depth 1/2", "depth 2/2",
+    ]  # fmt: skip
 
 
 def rows(run: OpenRun, device: str, index: int) -> tuple[Design, tuple[LayerRow, ...]]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import TINY, Finished, launched, session_members, times
+import torch
+from tiny_runs import TINY, Finished, launched, same_training, session_members, times
 from typer.testing import CliRunner
 
 from experiments.cli import app
@@ -60,8 +61,29 @@ def until_gone(leader: int) -> list[int]:
     return left
 
 
-def test_killed_five_times_it_ends_in_the_same_fronts(finished: Finished, measured_only: Path) -> None:
-    """At random moments of five random stages, so that a fast machine is stopped as often as a slow one."""
+def killed_in_mid_training(runs: Path) -> None:
+    """Start a run and kill it, -9, once there is a checkpoint to go on from and before training has ended."""
+    process = launched(runs)
+    deadline = time.monotonic() + PATIENCE_S
+    while not (kept := list(runs.glob("tiny/train-*/checkpoint.pt"))) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert until_gone(process.pid) == []
+    assert process.stderr is not None
+    process.stderr.close()
+    all_whole(runs)
+    (checkpoint,) = kept
+    assert not (checkpoint.parent / MANIFEST).exists()
+    steps = torch.load(checkpoint, weights_only=True)["step"]
+    training = open_run(runs / "tiny").context.training()
+    assert 0 < steps < training.steps
+    assert steps % training.epoch_steps != 0
+
+
+def test_killed_six_times_it_ends_in_the_same_fronts(finished: Finished, measured_only: Path) -> None:
+    """Within an epoch of training; then at random moments of five random stages, on any machine as often."""
+    killed_in_mid_training(measured_only)
     rng, done = random.Random(0), dict[str, int]()
     stages = [stage.name for stage in finished.open().plan.all][:-1]
     for moment, place in enumerate(sorted(rng.sample(range(len(stages)), 5))):
@@ -85,6 +107,8 @@ def test_killed_five_times_it_ends_in_the_same_fronts(finished: Finished, measur
     assert last.returncode == 0, said
     assert outcome(measured_only) == outcome(finished.runs)
     assert done.items() <= times(measured_only).items()
+    stage = finished.open().plan.train
+    same_training(*(open_run(runs / "tiny").context.run.stage_dir(stage) for runs in (measured_only, finished.runs)))
 
 
 def test_interrupted_in_train_sample_and_finalize_it_goes_on(measured_only: Path) -> None:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from experiments.config import Config, config_from
 from experiments.plan import OpenRun, open_run
 from experiments.strict import read_yaml
+from supernet.metrics import read_metrics
 
 TINY = Path(__file__).with_name("tiny.yaml")
 NAS = Path(sys.executable).with_name("nas")
@@ -42,6 +45,16 @@ def times(folder: Path) -> dict[str, int]:
     """When each file last changed, lock left out."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
+
+
+def same_training(one: Path, other: Path) -> None:
+    """Weights bit for bit, and losses."""
+    states = [torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (one, other)]
+    assert states[0]["supernet"].keys() == states[1]["supernet"].keys()
+    for name, weights in states[0]["supernet"].items():
+        assert torch.equal(weights, states[1]["supernet"][name]), name
+    losses = [[(now.step, now.phase, now.loss) for now in read_metrics(folder)] for folder in (one, other)]
+    assert losses[0] == losses[1]
 
 
 def session_members(leader: int) -> list[int]:
