@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nas.design import Design
 from nas.genotype import SearchSpace
-from nas.network import Conv2d, Input, Layer, Linear, Pool, Shape, Weighted, macs, weight_count
+from nas.network import FLOAT_BITS, Conv2d, Input, Layer, Linear, Pool, Shape, Weighted, macs, weight_count
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class LayerRow:
     def zeros(self) -> float:
         """Share of weights that are zero."""
         return 1 - self.kept / self.weights if self.weights else 0.0
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the layer has weights, and any of them pruned or quantized, or what they multiply."""
+        return bool(self.weights) and (self.zeros > 0 or {self.weight_bits, self.act_bits} != {FLOAT_BITS})
 
 
 def layer_rows(design: Design, costs: Mapping[str, Mapping[str, float]]) -> tuple[LayerRow, ...]:

@@ -86,8 +86,9 @@ def _section(context: Context, plan: Plan, result: DeviceResult) -> DeviceSectio
     drawn = {
         "front": figures.front(result),
         "agreement": figures.agreement(result),
-        "precision": figures.precision_map(result.target.name, rows, layer_order(context.space)),
     }
+    if any(row.compressed for _, network in rows for row in network):
+        drawn["precision"] = figures.precision_map(result.target.name, rows, layer_order(context.space))
     return DeviceSection(result, drawn, layers)
 
 
