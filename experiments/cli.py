@@ -61,12 +61,12 @@ def check(config: ConfigPath) -> None:
 
     Prints what it would search, or all its faults at once, each with its key path; exits with 2 if there are any.
     """
-    from experiments.targets import require_tools
+    from experiments.targets import require_operations
     from nas.genotype import count_networks
 
     loaded, console = _load(config), Console()
     searched = loaded.build_space()
-    require_tools(loaded.devices, searched)
+    require_operations(loaded.devices, searched)
     networks = count_networks(searched)
     console.print(f"{config}: OK", style="green", soft_wrap=True)
     for label, text in (

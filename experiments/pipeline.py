@@ -19,7 +19,7 @@ from experiments.stages.fit import fit, measure
 from experiments.stages.sample import sample
 from experiments.stages.search import search
 from experiments.stages.train import train
-from experiments.targets import require_tools
+from experiments.targets import require_operations, require_tools
 from supernet.distributed import processes
 
 
@@ -34,7 +34,8 @@ def run(config: Config, runs: Path, say: Callable[[str], None]) -> RunDir:
     Raises:
         NasError: A tool is missing (before anything starts), or a stage cannot do its work.
     """
-    require_tools(config.devices, config.build_space())
+    require_operations(config.devices, config.build_space())
+    require_tools(config.devices)
     context, stages = Context(config, runs), plan(config)
     with context.run.locked():
         if not all(map(context.run.is_done, stages.all)) or not context.run.holds(config.to_yaml()):
@@ -57,6 +58,7 @@ def train_only(config: Config, runs: Path, say: Callable[[str], None]) -> None:
         runs: Folder of runs, which all processes share.
         say: Told by the first process how it goes.
     """
+    require_operations(config.devices, config.build_space())
     context, stage = Context(config, runs), plan(config).train
     with processes(config.train_on) as ranks, context.run.locked() if ranks.first else nullcontext():
         if context.run.is_done(stage):

@@ -86,13 +86,17 @@ def unsupported(device_name: str, precision: PrecisionChoices) -> list[str]:
     ]
 
 
-def require_tools(targets: Sequence[Target], space: SearchSpace) -> None:
-    """Refuse a run that could not end well: a device lacks an operation of the space, or a compiler is missing."""
+def require_operations(targets: Sequence[Target], space: SearchSpace) -> None:
+    """Refuse a space that has an operation which one of the devices cannot run."""
     devices, maximal = [load_device(target.name) for target in targets], space.maximal()
     lacking = dict.fromkeys(
         law for device in devices for network in maximal for law in unsupported_layers(device, network)
     )
     if lacking:
         raise NasError("\n".join(lacking))
-    if any(device.family == "unrolled-fpga" for device in devices):
+
+
+def require_tools(targets: Sequence[Target]) -> None:
+    """Refuse a run whose FPGA designs could not be verified for want of a compiler."""
+    if any(load_device(target.name).family == "unrolled-fpga" for target in targets):
         require_gxx()

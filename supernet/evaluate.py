@@ -83,7 +83,7 @@ def all_images(data: Split, network: Network) -> FloatArray:
 def design_logits(design: Design, images: FloatArray) -> FloatArray:
     """Logits of a design, computed by torch in float64, shape (n, classes); exact for a quantized one."""
     subnet = from_design(design)
-    logits: FloatArray = torch.cat([subnet(part) for part in torch.from_numpy(images).split(_DOUBLES)]).numpy()
+    logits: FloatArray = torch.cat([subnet(part) for part in torch.split(torch.from_numpy(images), _DOUBLES)]).numpy()
     return logits
 
 

@@ -80,7 +80,7 @@ class Training:
     checkpoint_steps: int = 500
     threads: int = 1
 
-    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[Mapping[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
     def __post_init__(self) -> None:
         self._require_phases()

@@ -106,7 +106,7 @@ HEAVY = {"torch", "sklearn", "h5py", "PIL", "optuna", "ortools", "highspy", "pym
         "import nas.search, nas.spaces, supernet.data, supernet.settings, experiments.bench",
         "import pathlib, experiments.config as c, experiments.targets as t; "
         "config = c.load_config(pathlib.Path('experiments/configs/fashion.yaml')); "
-        "t.require_tools(config.devices, config.build_space())",
+        "t.require_operations(config.devices, config.build_space())",
     ],
     ids=["registries", "what `nas check` reads"],
 )
