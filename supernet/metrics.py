@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -43,7 +45,8 @@ def recorded(folder: Path, step: int) -> Iterator[Report]:
         folder: Where both are; made if need be.
         step: The step the training goes on from; what an earlier run recorded after it is cut off.
     """
-    from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
+    with _interrupts_later():
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds, and somewhere in it an interrupt is lost
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / METRICS
@@ -71,3 +74,19 @@ def _cut_after(path: Path, step: int) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(json.dumps(asdict(progress)) + "\n" for progress in kept))
     partial.replace(path)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C is heard when the block ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
