@@ -23,6 +23,7 @@ from supernet.checkpoint import save_atomically
 from supernet.data.split import Split, Step, order
 from supernet.distributed import ALONE, Ranks, mean_over, shared, threads
 from supernet.elastic import Supernet
+from supernet.layout import channels_last
 from supernet.metrics import Progress, Report
 from supernet.optimise import Average, all_finite, copy_into, distilled_loss, fresh_optimizer, set_rate
 from supernet.schedule import Stage, describe, genotypes, network, rate_share, stages
@@ -211,8 +212,7 @@ class SupernetTraining:
 
     def laid_out(self, images: Tensor) -> Tensor:
         """Images in the layout that the training asks for."""
-        last = self.training.channels_last and images.dim() == 4
-        return images.to(memory_format=torch.channels_last) if last else images
+        return channels_last(images) if self.training.channels_last else images
 
     def _rate(self, stage: Stage, step: int) -> float:
         return self.training.peak(stage.phase) * rate_share(step - stage.start, stage.steps, self.training.warmup)
