@@ -7,9 +7,10 @@ genes that have no effect are set to index 0: one network, one key.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from nas.errors import NasError
 from nas.network import Network
 
-IntArray = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.signedinteger]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Genotype = tuple[int, ...]
@@ -75,15 +76,39 @@ def choice_counts(space: SearchSpace) -> IntArray:
 def active(space: SearchSpace, population: IntArray) -> BoolArray:
     """Mark the genes that have an effect, shape (n, genes)."""
     mask = np.ones(population.shape, dtype=bool)
-    for column, gene in enumerate(space.genes):
-        if gene.gate is not None:
-            mask[:, column] = population[:, gene.gate.gene] >= gene.gate.least
+    for gate, columns in _gated(space):
+        mask[:, columns] = (population[:, gate.gene] >= gate.least)[:, None]
     return mask
 
 
 def canonical(space: SearchSpace, population: IntArray) -> IntArray:
     """Set the genes that have no effect to 0, so that equal networks have equal rows."""
-    return np.where(active(space, population), population, 0)
+    reduced = population.copy()
+    for gate, columns in _gated(space):
+        reduced[:, columns] *= (population[:, gate.gene] >= gate.least)[:, None]
+    return reduced
+
+
+def _gated(space: SearchSpace) -> Iterator[tuple[Gate, slice]]:
+    """Runs of genes with one gate, which a population holds side by side."""
+    first = 0
+    for gate, run in itertools.groupby(space.genes, lambda gene: gene.gate):
+        last = first + len(list(run))
+        if gate is not None:
+            yield gate, slice(first, last)
+        first = last
+
+
+def parts(space: SearchSpace, depth: int) -> IntArray:
+    """Number of the part each gene belongs to, by at most `depth` components of its name, shape (genes,).
+
+    `s2.b1.expand.weight_bits` belongs to the stage `s2` (depth 1) and to the block `s2.b1` (depth 2), as does
+    `s2.b1.kernel`; `head.sparsity` to `head`, and `resolution` is a part of its own.
+    """
+    names = [gene.name.split(".") for gene in space.genes]
+    owners = [tuple(name[:-1][:depth] or name) for name in names]
+    number = {owner: index for index, owner in enumerate(dict.fromkeys(owners))}
+    return np.array([number[owner] for owner in owners])
 
 
 def largest(space: SearchSpace) -> IntArray:

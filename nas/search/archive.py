@@ -9,9 +9,10 @@ from typing import Literal, Protocol
 import numpy as np
 
 from nas.errors import NasError
-from nas.genotype import BoolArray, FloatArray, IntArray
+from nas.genotype import BoolArray, FloatArray, IntArray, choice_counts
 from nas.pareto import non_dominated
 from nas.problem import Constraint, Problem
+from nas.search.row_index import RowIndex, grown
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -76,38 +77,47 @@ class Archive:
 
     Attributes:
         problem: The problem the metrics belong to.
-        genotypes: Canonical genotypes, shape (n, genes).
-        metrics: Their metrics, shape (n, metrics).
-        found_by: For each, the sampler that met it first.
+        found_by: For each member, the sampler that met it first.
         proofs: What an integer program proved along the way.
     """
 
     problem: Problem
-    genotypes: IntArray = field(init=False)
-    metrics: FloatArray = field(init=False)
     found_by: list[str] = field(default_factory=list, init=False)
     proofs: list[Proof] = field(default_factory=list, init=False)
-    _places: dict[bytes, int] = field(default_factory=dict, init=False, repr=False)
+    _index: RowIndex = field(init=False, repr=False)
+    _metrics: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.genotypes = np.zeros((0, len(self.problem.allowed)), dtype=np.int64)
-        self.metrics = np.zeros((0, len(self.problem.metrics)))
+        most = int(choice_counts(self.problem.space).max())
+        if most > np.iinfo(np.int16).max:
+            raise NasError(f"an archive keeps 16-bit choice indices; a gene has {most} choices, give it fewer")
+        self._index = RowIndex(len(self.problem.allowed))
+        self._metrics = np.zeros((0, len(self.problem.metrics)))
 
     def __len__(self) -> int:
-        return len(self.genotypes)
+        return len(self._index)
+
+    @property
+    def genotypes(self) -> IntArray:
+        """Canonical genotypes, shape (n, genes), read-only, of 16-bit integers: millions of them fit in memory."""
+        return self._index.rows
+
+    @property
+    def metrics(self) -> FloatArray:
+        """Their metrics, shape (n, metrics)."""
+        return self._metrics[: len(self)]
 
     def seen(self, population: IntArray) -> BoolArray:
         """Mark the canonical genotypes that are in the archive, shape (n,)."""
-        return np.array([key in self._places for key in _keys(population)], dtype=bool)
+        return self._index.look_up(population).places >= 0
 
     def add(self, population: IntArray, found_by: str) -> IntArray:
         """Evaluate what is new among canonical genotypes, shape (n, genes); give the places of all, shape (n,)."""
-        keys = _keys(population)
-        new = {key: row for row, key in reversed(list(enumerate(keys))) if key not in self._places}
-        rows = sorted(new.values())
-        if rows:
-            self._append(population[rows], self._evaluated(population[rows]), [found_by] * len(rows))
-        return np.array([self._places[key] for key in keys], dtype=np.int64)
+        known = self._index.look_up(population)
+        fresh = known.fresh
+        if len(fresh):
+            self._append(self._evaluated(population[fresh]), [found_by] * len(fresh))
+        return self._index.insert(known)
 
     def _evaluated(self, population: IntArray) -> FloatArray:
         values = self.problem.evaluate(population)
@@ -118,18 +128,18 @@ class Archive:
             )
         return values
 
-    def _append(self, genotypes: IntArray, metrics: FloatArray, found_by: list[str]) -> None:
-        for key in _keys(genotypes):
-            self._places[key] = len(self._places)
-        self.genotypes = np.concatenate([self.genotypes, genotypes])
-        self.metrics = np.concatenate([self.metrics, metrics])
+    def _append(self, metrics: FloatArray, found_by: list[str]) -> None:
+        """What goes with the genotypes that enter the index next."""
+        size = len(self) + len(metrics)
+        self._metrics = grown(self._metrics, size)
+        self._metrics[len(self) : size] = metrics
         self.found_by += found_by
 
     def absorb(self, other: Archive) -> None:
         """Take in what another sampler found on the same problem, with its proofs."""
-        new = np.flatnonzero(~self.seen(other.genotypes))
-        self._append(other.genotypes[new], other.metrics[new], [other.found_by[place] for place in new])
-        places = self.add(other.genotypes, "")
+        known = self._index.look_up(other.genotypes)
+        self._append(other.metrics[known.fresh], [other.found_by[place] for place in known.fresh])
+        places = self._index.insert(known)
         for proof in other.proofs:
             member = None if proof.member is None else int(places[proof.member])
             self.proofs.append(replace(proof, member=member))
@@ -139,6 +149,3 @@ class Archive:
         feasible = np.flatnonzero(self.problem.violation(self.metrics) == 0)
         return feasible[non_dominated(self.problem.costs(self.metrics[feasible]))]
 
-
-def _keys(population: IntArray) -> list[bytes]:
-    return [row.tobytes() for row in np.ascontiguousarray(population, dtype=np.int64)]
