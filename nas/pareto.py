@@ -23,7 +23,7 @@ def non_dominated(points: FloatArray) -> BoolArray:
     """
     if not len(points):
         return np.zeros(0, dtype=bool)
-    distinct, inverse = np.unique(points, axis=0, return_inverse=True)
+    distinct, inverse = _distinct(points)
     keep = np.zeros(len(distinct), dtype=bool)
     # Rows are sorted, so whatever dominates a row comes before it.
     for start in range(0, len(distinct), _BLOCK):
@@ -31,8 +31,19 @@ def non_dominated(points: FloatArray) -> BoolArray:
         block = block[~_below(distinct[block], distinct[keep]).any(axis=1)]
         # Every row is below itself.
         keep[block[_below(distinct[block], distinct[block]).sum(axis=1) == 1]] = True
-    mask: BoolArray = keep[inverse.ravel()]
+    mask: BoolArray = keep[inverse]
     return mask
+
+
+def _distinct(points: FloatArray) -> tuple[FloatArray, IntArray]:
+    """The different rows in lexicographic order, and which of them each point is, shape (n,)."""
+    order = np.lexsort(points.T[::-1])
+    sorted_points = points[order]
+    head = np.ones(len(points), dtype=bool)
+    head[1:] = (sorted_points[1:] != sorted_points[:-1]).any(axis=1)
+    inverse = np.empty(len(points), dtype=np.int64)
+    inverse[order] = np.cumsum(head) - 1
+    return sorted_points[head], inverse
 
 
 def _below(points: FloatArray, others: FloatArray) -> BoolArray:
@@ -43,22 +54,28 @@ def _below(points: FloatArray, others: FloatArray) -> BoolArray:
     return below
 
 
-def rank(points: FloatArray) -> IntArray:
+def rank(points: FloatArray, enough: int | None = None) -> IntArray:
     """Number of the front each point lies on, 0 first, shape (n,) (Deb et al., NSGA-II, 2002, section III-A).
 
     Takes n * n bytes of memory.
+
+    Args:
+        points: Objective values, shape (n, m), finite.
+        enough: Once the fronts hold this many different points, all others get the next number.
     """
-    distinct, inverse = np.unique(points, axis=0, return_inverse=True)
-    below = _below(distinct, distinct)
-    np.fill_diagonal(below, False)
-    ranks, waiting = np.zeros(len(distinct), dtype=np.int64), below.sum(axis=1)
-    front, level = np.flatnonzero(waiting == 0), 0
-    while len(front):
-        ranks[front], level = level, level + 1
-        waiting -= below[:, front].sum(axis=1)
-        waiting[front] = -1
-        front = np.flatnonzero(waiting == 0)
-    by_row: IntArray = ranks[inverse.ravel()]
+    distinct, inverse = _distinct(points)
+    # The places of values in their column compare as the values do, and faster.
+    codes = np.stack([np.unique(column, return_inverse=True)[1] for column in distinct.T], axis=1).astype(np.int32)
+    dominates = _below(-codes, -codes)
+    np.fill_diagonal(dominates, False)
+    packed = np.packbits(dominates, axis=1)
+    ranks, waiting, level = np.empty(len(distinct), dtype=np.int64), np.arange(len(distinct)), 0
+    while len(waiting) and (enough is None or len(distinct) - len(waiting) < enough):
+        beaten = np.unpackbits(np.bitwise_or.reduce(packed[waiting], axis=0), count=len(distinct))[waiting] == 1
+        ranks[waiting[~beaten]] = level
+        waiting, level = waiting[beaten], level + 1
+    ranks[waiting] = level
+    by_row: IntArray = ranks[inverse]
     return by_row
 
 
@@ -108,6 +125,12 @@ def _volume(points: FloatArray, reference: FloatArray) -> float:
         if height > 0:
             volume += height * _volume(slab, reference[:-1])
     return volume
+
+
+def dominated_share(front: FloatArray, points: FloatArray) -> float:
+    """The share of some points, shape (n, m), that a front dominates or equals: a hypervolume, estimated."""
+    blocks = (points[start : start + _BLOCK] for start in range(0, len(points), _BLOCK))
+    return sum(int(_below(block, front).any(axis=1).sum()) for block in blocks) / len(points)
 
 
 def spread_subset(points: FloatArray, size: int) -> IntArray:

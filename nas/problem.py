@@ -120,7 +120,8 @@ class Problem:
 
     def genotypes(self, ranks: IntArray) -> IntArray:
         """Canonical genotypes from positions within each gene's allowed choices, both of shape (n, genes)."""
-        return canonical(self.space, self._choice[np.arange(len(self.allowed)), ranks])
+        starts = np.arange(len(self._choice)) * self._choice.shape[1]
+        return canonical(self.space, self._choice.take(ranks + starts))
 
 
 def sample(problem: Problem, size: int, rng: np.random.Generator) -> IntArray:

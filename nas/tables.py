@@ -17,10 +17,14 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nas.errors import NasError
 from nas.genotype import FloatArray, GeneKind, Genotype, IntArray, SearchSpace, choice_counts, largest
 from nas.network import Layer, Precision
+
+_EXACT_FLOAT32 = 1 << 24
+"""Integers up to this are exact in 32-bit floats."""
 
 _SHAPING: tuple[GeneKind, ...] = ("resolution", "kernel", "depth", "width")
 
@@ -42,15 +46,11 @@ class LayerTable:
 
 @dataclass(frozen=True)
 class AdditiveTable:
-    """One layer's share of an additive quantity: `values[row]`, the row as in `LayerTable`."""
+    """One layer's share of an additive quantity: `values[row]`, row = sum of choice * stride as in `LayerTable`."""
 
     genes: tuple[int, ...]
     strides: tuple[int, ...]
     values: FloatArray
-
-    def rows(self, population: IntArray) -> IntArray:
-        """Row of each member, shape (n,)."""
-        return population[:, self.genes] @ np.array(self.strides, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,47 @@ class AdditiveCost:
     """A quantity that is a constant plus a sum over layers. Values may be vectors: then so is the sum."""
 
     tables: tuple[AdditiveTable, ...]
-    constant: float = 0.0
+    constant: float | FloatArray = 0.0
 
     def __call__(self, population: IntArray) -> FloatArray:
         """The quantity for each member, shape (n,) or (n, features)."""
-        total = self.tables[0].values[self.tables[0].rows(population)] + self.constant
-        for table in self.tables[1:]:
-            total = total + table.values[table.rows(population)]
+        rows = self._rows(population)
+        total = self.tables[0].values.take(rows[0], axis=0) + self.constant
+        for table, places in zip(self.tables[1:], rows[1:], strict=True):
+            total += table.values.take(places, axis=0)
         return total
+
+    def _rows(self, population: IntArray) -> IntArray:
+        """Row of each member in each table, shape (tables, n): one product of matrices, exact in these floats."""
+        rows = self._strides @ population.T[: self._strides.shape[1]].astype(self._strides.dtype)
+        return rows.astype(np.intp)
+
+    @cached_property
+    def _strides(self) -> npt.NDArray[np.floating]:
+        """Stride of each gene in each table, shape (tables, genes up to the last that counts)."""
+        largest_table = max(len(table.values) for table in self.tables)
+        genes = 1 + max((gene for table in self.tables for gene in table.genes), default=0)
+        dtype = np.float32 if largest_table < _EXACT_FLOAT32 else np.float64
+        strides = np.zeros((len(self.tables), genes), dtype=dtype)
+        for row, table in zip(strides, self.tables, strict=True):
+            row[list(table.genes)] = table.strides
+        return strides
+
+
+def stacked(costs: Sequence[AdditiveCost]) -> AdditiveCost:
+    """Several costs over the same layers as one whose sum is the vector of theirs, shape (n, costs).
+
+    Raises:
+        NasError: Their tables are not over the same genes.
+    """
+    keys = {tuple((table.genes, table.strides) for table in cost.tables) for cost in costs}
+    if len(keys) != 1:
+        raise NasError(f"costs can be stacked where their tables are over the same genes; got {len(keys)} kinds of them")
+    tables = tuple(
+        AdditiveTable(same[0].genes, same[0].strides, np.stack([table.values for table in same], axis=1))
+        for same in zip(*(cost.tables for cost in costs), strict=True)
+    )
+    return AdditiveCost(tables, np.array([cost.constant for cost in costs]))
 
 
 @dataclass(frozen=True)

@@ -1,78 +1,163 @@
-"""NSGA-II over whole populations at once (Deb et al., "A fast and elitist multiobjective genetic algorithm", 2002)."""
+"""Evolution of whole populations at once: NSGA-II (Deb et al., 2002) and NSGA-III (Deb & Jain, 2014)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from nas.errors import NasError
-from nas.genotype import FloatArray, IntArray
-from nas.pareto import crowding_distance, rank
+from nas.genotype import BoolArray, FloatArray, IntArray, distinct
 from nas.problem import Problem, sample, sample_sizes
 from nas.search.archive import Archive, Progress, silent
+from nas.search.directions import reference_directions
+from nas.search.selection import Survivors, by_crowding, by_niches
+from nas.search.stagnation import Stagnation
+from nas.search.variation import Crossover, cross, mutate_blocks, mutate_genes
 
-_CROSSOVER = 0.9
 _ATTEMPTS = 4
+
+Survival = Callable[[FloatArray, FloatArray], Survivors]
+"""Costs, shape (n, m), and violations, shape (n,), to those who are kept."""
 
 
 @dataclass(frozen=True)
-class Nsga2:
-    """NSGA-II with constrained domination: uniform crossover, mutation to another allowed choice, no duplicates.
+class Evolution(ABC):
+    """Constrained domination, crossover of tournament winners, mutation to another allowed choice, no duplicates.
 
     Attributes:
         population: Members that survive a generation, and children it makes.
         generations: Generations after the first population.
         mutated_genes: Expected number of mutated genes per child; each gene mutates with this over their number.
+        mutated_blocks: Expected number of blocks per child whose genes are all drawn anew.
+        crossover: Whether children take each gene from either parent, or each stage as a whole.
+        lifetime: Generations after which a member leaves, however good it is (age regularisation, Real et al.,
+            2019); 0 for never.
+        patience: Generations over which the hypervolume must grow by the tolerance, or the search ends; 0 for no end.
+        tolerance: Relative growth that counts.
     """
 
     population: int = 200
     generations: int = 100
     mutated_genes: float = 2.0
+    mutated_blocks: float = 0.0
+    crossover: Crossover = "uniform"
+    lifetime: int = 0
+    patience: int = 0
+    tolerance: float = 1e-3
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+    name: ClassVar[str]
 
     def __post_init__(self) -> None:
         if self.population < 4 or self.generations < 0 or self.mutated_genes <= 0:
-            raise NasError(f"nsga2 needs population >= 4, generations >= 0 and mutated_genes > 0; got {self}")
+            raise NasError(f"{self.name} needs population >= 4, generations >= 0 and mutated_genes > 0; got {self}")
+        if min(self.mutated_blocks, self.lifetime, self.patience, self.tolerance) < 0:
+            raise NasError(
+                f"{self.name} needs mutated_blocks, lifetime, patience and tolerance of at least 0; got {self}"
+            )
+
+    @abstractmethod
+    def survival(self, archive: Archive, rng: np.random.Generator) -> Survival:
+        """How the survivors of a generation are chosen."""
 
     def run(self, problem: Problem, seed: int, progress: Progress = silent, starts: IntArray | None = None) -> Archive:
-        """Evolve; ends early once neither crossover nor chance finds a genotype that is new."""
+        """Evolve; ends early once neither crossover nor chance finds a genotype that is new, or on stagnation."""
         rng, archive = np.random.default_rng(seed), Archive(problem)
         if starts is not None:
             archive.add(problem.require_allowed(starts), "start")
-        members = _first(problem, self.population, rng, starts)
-        places = archive.add(problem.genotypes(members), "nsga2")
+        survive, stagnation = self.survival(archive, rng), Stagnation(self.patience, self.tolerance)
+        ranks = _first(problem, self.population, rng, starts)
+        alive = _Population(ranks, archive.add(problem.genotypes(ranks), self.name), np.zeros(len(ranks), dtype=int))
+        alive, preference = alive.survivors(archive, survive)
         for generation in range(self.generations):
             progress(generation, self.generations)
-            fitness = _fitness(problem, archive.metrics[places])
-            children = self._children(archive, members, fitness, rng)
-            if not len(children):
+            children = self._children(archive, alive.ranks, preference, generation + 1, rng)
+            if not len(children.ranks) or stagnation.reached(archive):
                 break
-            members = np.concatenate([members, children])
-            places = np.concatenate([places, archive.add(problem.genotypes(children), "nsga2")])
-            kept = np.lexsort(_fitness(problem, archive.metrics[places]))[: self.population]
-            members, places = members[kept], places[kept]
+            young = alive.born > generation - self.lifetime if self.lifetime else np.ones(len(alive.born), dtype=bool)
+            alive, preference = alive.taken(young).with_(children).survivors(archive, survive)
         progress(self.generations, self.generations)
         return archive
 
     def _children(
-        self, archive: Archive, members: IntArray, fitness: tuple[FloatArray, IntArray], rng: np.random.Generator
-    ) -> IntArray:
+        self, archive: Archive, parents: IntArray, preference: FloatArray, born: int, rng: np.random.Generator
+    ) -> _Population:
         """Up to `population` children that no earlier generation has seen; strangers where parents run dry."""
-        problem, found = archive.problem, members[:0]
+        problem, ranks, places = archive.problem, parents[:0], np.zeros(0, dtype=np.int64)
         for attempt in range(_ATTEMPTS):
+            missing, size = self.population - len(ranks), len(archive)
             if attempt < _ATTEMPTS - 1:
-                new = _mutate(problem, _cross(members, fitness, self.population, rng), self.mutated_genes, rng)
+                drawn = cross(problem, parents, preference, missing, self.crossover, rng)
+                drawn = mutate_genes(problem, drawn, self.mutated_genes, rng)
+                drawn = mutate_blocks(problem, drawn, self.mutated_blocks, rng)
             else:
-                new = rng.integers(0, problem.allowed_counts, size=(self.population, members.shape[1]))
-            found = np.concatenate([found, new[~archive.seen(problem.genotypes(new))]])
-            found = found[_first_of_each(problem.genotypes(found))]
-            if len(found) >= self.population:
+                drawn = rng.integers(0, problem.allowed_counts, size=(missing, parents.shape[1])).astype(parents.dtype)
+            found, first = np.unique(archive.add(problem.genotypes(drawn), self.name), return_index=True)
+            new = found >= size
+            ranks, places = np.concatenate([ranks, drawn[first[new]]]), np.concatenate([places, found[new]])
+            if len(ranks) == self.population:
                 break
-        return found[: self.population]
+        return _Population(ranks, places, np.full(len(ranks), born))
+
+
+@dataclass(frozen=True)
+class Nsga2(Evolution):
+    """NSGA-II: the last front's members survive by their crowding distance."""
+
+    name: ClassVar[str] = "nsga2"
+
+    def survival(self, archive: Archive, rng: np.random.Generator) -> Survival:
+        """By crowding."""
+        return lambda costs, violation: by_crowding(costs, violation, self.population)
+
+
+@dataclass(frozen=True)
+class Nsga3(Evolution):
+    """NSGA-III, for many objectives: the last front's members survive where few others lie in their direction.
+
+    There are as many directions as the population holds.
+    """
+
+    name: ClassVar[str] = "nsga3"
+
+    def survival(self, archive: Archive, rng: np.random.Generator) -> Survival:
+        """By niches; the ideal point is the best of all feasible members of all generations."""
+        directions = reference_directions(len(archive.problem.objectives), self.population)
+        ideal = np.full(directions.shape[1], np.inf)
+
+        def survive(costs: FloatArray, violation: FloatArray) -> Survivors:
+            np.minimum(ideal, costs[violation == 0].min(axis=0, initial=np.inf), out=ideal)
+            return by_niches(costs, violation, self.population, directions, ideal, rng)
+
+        return survive
+
+
+@dataclass(frozen=True)
+class _Population:
+    """Members: ranks of their choices, shape (n, genes), places in the archive and generations of birth, (n,)."""
+
+    ranks: IntArray
+    places: IntArray
+    born: IntArray
+
+    def taken(self, which: IntArray | BoolArray) -> _Population:
+        return _Population(self.ranks[which], self.places[which], self.born[which])
+
+    def with_(self, other: _Population) -> _Population:
+        return _Population(
+            np.concatenate([self.ranks, other.ranks]),
+            np.concatenate([self.places, other.places]),
+            np.concatenate([self.born, other.born]),
+        )
+
+    def survivors(self, archive: Archive, survive: Survival) -> tuple[_Population, FloatArray]:
+        metrics = archive.metrics[self.places]
+        chosen = survive(archive.problem.costs(metrics), archive.problem.violation(metrics))
+        return self.taken(chosen.kept), chosen.preference
 
 
 def _first(problem: Problem, size: int, rng: np.random.Generator, starts: IntArray | None) -> IntArray:
@@ -82,45 +167,4 @@ def _first(problem: Problem, size: int, rng: np.random.Generator, starts: IntArr
     rest = max(2, size - len(given) - 2)
     drawn = [sample(problem, rest // 2, rng), sample_sizes(problem, rest - rest // 2, rng)]
     ranks = np.concatenate([given, ends, *(problem.ranks(genotypes) for genotypes in drawn)])
-    return ranks[_first_of_each(problem.genotypes(ranks))]
-
-
-def _first_of_each(population: IntArray) -> IntArray:
-    """Rows that differ from all before them, in order."""
-    rows: IntArray = np.unique(population, axis=0, return_index=True)[1]
-    return np.sort(rows)
-
-
-def _fitness(problem: Problem, metrics: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Keys for `lexsort`, best first: the rank under constrained domination, then the crowding distance, negated.
-
-    The feasible rank among themselves and before all others, which rank by violation (Deb et al., 2002, section VI-A).
-    """
-    violation, costs = problem.violation(metrics), problem.costs(metrics)
-    feasible = violation == 0
-    ranks = np.zeros(len(metrics), dtype=np.int64)
-    ranks[feasible] = rank(costs[feasible])
-    ranks[~feasible] = 1 + ranks.max() + rank(violation[~feasible, None])
-    crowding = np.full(len(metrics), np.inf)
-    for front in np.flatnonzero(np.bincount(ranks) > 2):
-        crowding[ranks == front] = crowding_distance(costs[ranks == front])
-    return -crowding, ranks
-
-
-def _cross(members: IntArray, fitness: tuple[FloatArray, IntArray], size: int, rng: np.random.Generator) -> IntArray:
-    """Uniform crossover of the winners of binary tournaments, shape (size, genes)."""
-    place = np.empty(len(members), dtype=np.int64)
-    place[np.lexsort(fitness)] = np.arange(len(members))
-    pairs = rng.integers(0, len(members), size=(2, 2, size))
-    mother, father = np.where(place[pairs[:, 0]] <= place[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
-    mixed = (rng.random((size, 1)) < _CROSSOVER) & (rng.random((size, members.shape[1])) < 0.5)
-    children: IntArray = np.where(mixed, members[father], members[mother])
-    return children
-
-
-def _mutate(problem: Problem, ranks: IntArray, mutated_genes: float, rng: np.random.Generator) -> IntArray:
-    """Move genes to another allowed choice, each with equal chance."""
-    counts = problem.allowed_counts
-    steps = rng.integers(1, np.maximum(counts, 2), size=ranks.shape)
-    hit = (rng.random(ranks.shape) < mutated_genes / ranks.shape[1]) & (counts > 1)
-    return np.where(hit, (ranks + steps) % counts, ranks)
+    return problem.ranks(distinct(problem.genotypes(ranks))).astype(np.int16)

@@ -9,11 +9,13 @@ import pytest
 from nas.errors import NasError
 from nas.genotype import IntArray, active, canonical
 from nas.problem import Constraint, Problem, sample
-from nas.search import SAMPLERS, IntegerProgram, Nsga2, OptunaStudy
+from nas.search import SAMPLERS, IntegerProgram, Nsga2, Nsga3, OptunaStudy
 from nas.search.archive import Archive, Sampler
 
 SMALL: dict[str, Sampler] = {
     "nsga2": Nsga2(population=20, generations=5),
+    "nsga3": Nsga3(population=20, generations=5),
+    "nsga2, every option": Nsga2(20, 5, 2.0, mutated_blocks=0.5, crossover="stage", lifetime=2, patience=2),
     "integer_program": IntegerProgram(budgets=3, samples=100),
     "integer_program, highs": IntegerProgram("highs", budgets=3, samples=100),
     "optuna": OptunaStudy(trials=40),
@@ -86,6 +88,8 @@ def test_nothing_feasible_gives_an_empty_front(sampler: Sampler, make_problem: M
     [
         (Nsga2, {"population": 2}),
         (Nsga2, {"mutated_genes": 0.0}),
+        (Nsga3, {"lifetime": -1}),
+        (Nsga3, {"tolerance": -0.1}),
         (IntegerProgram, {"budgets": 0}),
         (IntegerProgram, {"effort": 0.0}),
         (OptunaStudy, {"trials": 0}),
