@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from nas.errors import NasError
 if TYPE_CHECKING:
     from experiments.config import Config
     from nas.genotype import Gene, SearchSpace
+    from nas.search.ledger import Ledger
 
 
 class Commands(TyperGroup):
@@ -142,6 +143,46 @@ def train(
 
 
 @app.command()
+def worker(
+    config: ConfigPath,
+    storage: Annotated[
+        str, typer.Option(help="journal://PATH, postgresql://USER@HOST/DATABASE or grpc://HOST:PORT of Optuna's proxy.")
+    ],
+    device: Annotated[str | None, typer.Option(help="A device of the config; needed where it has several.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials of the study, all workers together; 100 where nobody says.")
+    ] = None,
+    sampler: Annotated[Literal["nsga2", "tpe"], typer.Option(help="Who suggests networks.")] = "nsga2",
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds without a sign of life after which this worker counts as dead.")
+    ] = 60.0,
+    runs: Annotated[Path, typer.Option(help="Folder of runs; the run's supernet must be trained there.")] = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Train candidates of a finished run in an Optuna study that any number of workers share; print its front.
+
+    Start as many as you like, wherever the storage and the run's folder can be reached. What a killed worker was
+    training, another one trains.
+    """
+    from experiments.worker import candidates, front, work
+    from nas.search.optuna_shared import SharedStudy
+
+    loaded = _load(config)
+    found = candidates(loaded, runs, device, sampler)
+    study = SharedStudy(storage, found.name, found.problem, sampler, loaded.seed, trials)
+    ledger = work(study, found.metrics, patience, _say)
+    members = front(found.problem, ledger)
+    if as_json:
+        lost = [list(genotype) for genotype in ledger.lost]
+        counts = {"trials": ledger.total, "trained": len(ledger.results), "lost": lost}
+        typer.echo(json.dumps({"study": found.name, **counts, "front": members}, indent=2))
+    else:
+        _print_trained(found.name, found.problem.objectives, members, ledger)
+    if ledger.lost:
+        raise NasError(f"{found.name}: {len(ledger.lost)} networks failed in every try; the trials' attributes say why")
+
+
+@app.command()
 def status(run: RunPath, as_json: AsJson = False) -> None:
     """Show which stages of a run are done, partial or absent, and what they found."""
     from experiments.plan import open_run
@@ -224,6 +265,19 @@ def _print_front(members: list[dict[str, Any]], objectives: tuple[str, ...], con
         pairs = (numbers.change(m, member["predicted"][m], member["measured"][m]) for m in objectives)
         table.add_row(f"{member['id']}{' ★' if member['winner'] else ''}", member["role"], *pairs)
     console.print(table)
+
+
+def _print_trained(study: str, objectives: tuple[str, ...], members: list[dict[str, Any]], ledger: Ledger) -> None:
+    from experiments.report import numbers
+
+    table = Table(
+        "trial", *(numbers.name(metric) for metric in objectives),
+        title=f"{study}: front of {len(ledger.results)} networks trained in {ledger.total} trials",
+        caption="errors are those of the validation split after fine-tuning; costs are predicted",
+    )  # fmt: skip
+    for member in members:
+        table.add_row(str(member["trial"]), *(numbers.shown(name, member["metrics"][name]) for name in objectives))
+    Console().print(table)
 
 
 def _short(value: float | str) -> str:

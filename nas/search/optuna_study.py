@@ -1,4 +1,7 @@
-"""Optuna behind the same seam: for the hundreds of candidates that cost something to evaluate."""
+"""Optuna behind the same seam: for the hundreds of candidates that cost something to evaluate.
+
+This one searches in one process; `optuna_shared` is for workers on any number of machines.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from nas.search.archive import Archive, Progress, silent
 if TYPE_CHECKING:
     import optuna
 
+SamplerName = Literal["nsga2", "tpe"]
+
 
 @dataclass(frozen=True)
 class OptunaStudy:
@@ -29,7 +34,7 @@ class OptunaStudy:
     """
 
     trials: int = 300
-    sampler: Literal["nsga2", "tpe"] = "nsga2"
+    sampler: SamplerName = "nsga2"
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
@@ -43,12 +48,12 @@ class OptunaStudy:
         import optuna
 
         archive = Archive(problem)
-        with _quiet():
+        with quiet():
             study = optuna.create_study(
-                directions=["minimize"] * len(problem.objectives), sampler=_sampler(self.sampler, seed)
+                directions=["minimize"] * len(problem.objectives), sampler=build_sampler(self.sampler, seed)
             )
             for start in problem.require_allowed(starts) if starts is not None else []:
-                study.enqueue_trial(_parameters(problem, start))
+                study.enqueue_trial(parameters(problem, start))
             for done in range(self.trials):
                 progress(done, self.trials)
                 _trial(study, problem, archive, 0 if starts is None else len(starts))
@@ -58,26 +63,38 @@ class OptunaStudy:
 
 def _trial(study: optuna.Study, problem: Problem, archive: Archive, starts: int) -> None:
     trial = study.ask()
-    ranks = np.array(
-        [
-            trial.suggest_categorical(gene.name, list(range(len(allowed))))
-            for gene, allowed in zip(problem.space.genes, problem.allowed, strict=True)
-        ]
-    )
-    place = archive.add(problem.genotypes(ranks[None]), "start" if trial.number < starts else "optuna")
+    place = archive.add(suggested(trial, problem), "start" if trial.number < starts else "optuna")
     metrics: FloatArray = archive.metrics[place]
-    for constraint in problem.constraints:
-        excess = metrics[0, problem.metrics.index(constraint.metric)] - constraint.limit
-        trial.set_constraint(str(constraint), float(excess) / (abs(constraint.limit) or 1.0))
+    for name, excess in excesses(problem, metrics[0]).items():
+        trial.set_constraint(name, excess)
     study.tell(trial, problem.costs(metrics)[0].tolist())
 
 
-def _parameters(problem: Problem, genotype: IntArray) -> dict[str, int]:
+def suggested(trial: optuna.Trial, problem: Problem) -> IntArray:
+    """The canonical genotype that a study suggests, shape (1, genes)."""
+    ranks = [
+        trial.suggest_categorical(gene.name, list(range(len(allowed))))
+        for gene, allowed in zip(problem.space.genes, problem.allowed, strict=True)
+    ]
+    return problem.genotypes(np.array([ranks]))
+
+
+def excesses(problem: Problem, metrics: FloatArray) -> dict[str, float]:
+    """By how much of it each limit is exceeded; 0 or below is feasible."""
+    return {
+        str(c): float(metrics[problem.metrics.index(c.metric)] - c.limit) / (abs(c.limit) or 1.0)
+        for c in problem.constraints
+    }
+
+
+def parameters(problem: Problem, genotype: IntArray) -> dict[str, int]:
+    """The parameters of a trial that suggests a genotype, shape (genes,)."""
     ranks = problem.ranks(genotype[None])[0].tolist()
     return {gene.name: rank for gene, rank in zip(problem.space.genes, ranks, strict=True)}
 
 
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+def build_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler, `nsga2` or `tpe`."""
     import optuna
 
     match name:
@@ -89,7 +106,7 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence Optuna's log and its notes on experimental features, and give both back as they were."""
     import optuna
 
