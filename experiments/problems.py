@@ -19,8 +19,9 @@ from hw_models.onnx_model import layer_bytes
 from nas.genotype import FloatArray, Gene, IntArray
 from nas.network import FLOAT_BITS, Input, Layer, Weighted, weight_bytes
 from nas.problem import Constraint, Problem
-from nas.tables import AdditiveCost, additive
+from nas.tables import AdditiveCost, additive, stacked
 from predictors import accuracy, latency
+from predictors.accuracy import AccuracyPredictor
 
 
 def problem(context: Context, target: Target, fit_folder: Path, measure_folder: Path | None) -> Problem:
@@ -35,15 +36,21 @@ def problem(context: Context, target: Target, fit_folder: Path, measure_folder: 
     device = load_device(target.name)
     predictor = accuracy.load(context.space, fit_folder / ACCURACY)
     costs = _costs(context, device, measure_folder)
-    metrics = METRICS[device.family]
+    asked, metrics = limits(target, device), METRICS[device.family]
+    evaluate = evaluation(predictor, costs, metrics)
+    return Problem(context.space, metrics, evaluate, target.objectives, asked, _allowed(context, device), costs)
+
+
+def evaluation(
+    predictor: AccuracyPredictor, costs: Mapping[str, AdditiveCost], metrics: tuple[str, ...]
+) -> Callable[[IntArray], FloatArray]:
+    """Canonical genotypes, shape (n, genes), to `error` and the costs, the columns as in `metrics`."""
+    joined, order = stacked(list(costs.values())), [("error", *costs).index(name) for name in metrics]
 
     def evaluate(population: IntArray) -> FloatArray:
-        values = {"error": predictor.predict(population).mean, **{n: cost(population) for n, cost in costs.items()}}
-        return np.stack([values[name] for name in metrics], axis=1)
+        return np.column_stack([predictor.mean(population), joined(population)])[:, order]
 
-    return Problem(
-        context.space, metrics, evaluate, target.objectives, limits(target, device), _allowed(context, device), costs
-    )
+    return evaluate
 
 
 def limits(target: Target, device: Device) -> tuple[Constraint, ...]:

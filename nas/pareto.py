@@ -5,11 +5,16 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
+import numpy.typing as npt
 
 from nas.errors import NasError
 from nas.genotype import BoolArray, FloatArray, IntArray
 
 _BLOCK = 256
+_ROWS = 64
+"""A multiple of 8."""
+
+_LATER = np.triu(np.ones((_ROWS, _ROWS), dtype=bool), 1)
 
 
 def non_dominated(points: FloatArray) -> BoolArray:
@@ -49,34 +54,49 @@ def _distinct(points: FloatArray) -> tuple[FloatArray, IntArray]:
 def _below(points: FloatArray, others: FloatArray) -> BoolArray:
     """Mark, for each point, the others that are nowhere above it, shape (points, others)."""
     below = np.ones((len(points), len(others)), dtype=bool)
-    for column in range(points.shape[1]):
-        below &= others[None, :, column] <= points[:, None, column]
+    for own, other in zip(np.ascontiguousarray(points.T), np.ascontiguousarray(others.T), strict=True):
+        below &= other <= own[:, None]
     return below
 
 
 def rank(points: FloatArray, enough: int | None = None) -> IntArray:
     """Number of the front each point lies on, 0 first, shape (n,) (Deb et al., NSGA-II, 2002, section III-A).
 
-    Takes n * n bytes of memory.
+    Takes n * n / 8 bytes of memory.
 
     Args:
         points: Objective values, shape (n, m), finite.
         enough: Once the fronts hold this many different points, all others get the next number.
     """
     distinct, inverse = _distinct(points)
-    # The places of values in their column compare as the values do, and faster.
-    codes = np.stack([np.unique(column, return_inverse=True)[1] for column in distinct.T], axis=1).astype(np.int32)
-    dominates = _below(-codes, -codes)
-    np.fill_diagonal(dominates, False)
-    packed = np.packbits(dominates, axis=1)
+    dominated = _dominated(distinct)
     ranks, waiting, level = np.empty(len(distinct), dtype=np.int64), np.arange(len(distinct)), 0
     while len(waiting) and (enough is None or len(distinct) - len(waiting) < enough):
-        beaten = np.unpackbits(np.bitwise_or.reduce(packed[waiting], axis=0), count=len(distinct))[waiting] == 1
+        beaten = np.unpackbits(np.bitwise_or.reduce(dominated[waiting], axis=0), count=len(distinct))[waiting] == 1
         ranks[waiting[~beaten]] = level
         waiting, level = waiting[beaten], level + 1
     ranks[waiting] = level
     by_row: IntArray = ranks[inverse]
     return by_row
+
+
+def _dominated(points: FloatArray) -> npt.NDArray[np.uint8]:
+    """Bits of the points that each dominates, shape (n, n / 8), for distinct points in lexicographic order.
+
+    A point dominates only what comes behind it, and there the first objective is no less.
+    """
+    size = len(points)
+    # The places of values in their column compare as the values do, and faster.
+    codes = [np.unique(column, return_inverse=True)[1].astype(np.min_scalar_type(-size)) for column in points.T[1:]]
+    packed = np.zeros((size, -(-size // 8)), dtype=np.uint8)
+    for start in range(0, size, _ROWS):
+        rows = slice(start, start + _ROWS)
+        behind = np.ones((len(points[rows]), size - start), dtype=bool)
+        for column in codes:
+            behind &= column[rows, None] <= column[start:]
+        behind[:, :_ROWS] &= _LATER[: len(behind), : size - start]
+        packed[rows, start // 8 :] = np.packbits(behind, axis=1)
+    return packed
 
 
 def crowding_distance(points: FloatArray) -> FloatArray:

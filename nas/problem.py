@@ -108,7 +108,7 @@ class Problem:
     @cached_property
     def _choice(self) -> IntArray:
         """Ascending allowed indices of each gene, padded, shape (genes, most choices)."""
-        table = np.zeros((len(self.allowed), choice_counts(self.space).max()), dtype=np.int64)
+        table = np.zeros((len(self.allowed), choice_counts(self.space).max()), dtype=np.int16)
         for row, indices in zip(table, self.allowed, strict=True):
             row[: len(indices)] = sorted(indices)
         return table

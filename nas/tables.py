@@ -11,7 +11,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -58,12 +58,12 @@ class AdditiveCost:
     """A quantity that is a constant plus a sum over layers. Values may be vectors: then so is the sum."""
 
     tables: tuple[AdditiveTable, ...]
-    constant: float | FloatArray = 0.0
+    constant: float = 0.0
 
     def __call__(self, population: IntArray) -> FloatArray:
         """The quantity for each member, shape (n,) or (n, features)."""
         rows = self._rows(population)
-        total = self.tables[0].values.take(rows[0], axis=0) + self.constant
+        total: FloatArray = self.tables[0].values.take(rows[0], axis=0) + self.constant
         for table, places in zip(self.tables[1:], rows[1:], strict=True):
             total += table.values.take(places, axis=0)
         return total
@@ -93,12 +93,15 @@ def stacked(costs: Sequence[AdditiveCost]) -> AdditiveCost:
     """
     keys = {tuple((table.genes, table.strides) for table in cost.tables) for cost in costs}
     if len(keys) != 1:
-        raise NasError(f"costs can be stacked where their tables are over the same genes; got {len(keys)} kinds of them")
-    tables = tuple(
+        raise NasError(
+            f"costs can be stacked where their tables are over the same genes; got {len(keys)} kinds of them"
+        )
+    tables = [
         AdditiveTable(same[0].genes, same[0].strides, np.stack([table.values for table in same], axis=1))
         for same in zip(*(cost.tables for cost in costs), strict=True)
-    )
-    return AdditiveCost(tables, np.array([cost.constant for cost in costs]))
+    ]
+    constants = np.array([cost.constant for cost in costs])
+    return AdditiveCost((replace(tables[0], values=tables[0].values + constants), *tables[1:]))
 
 
 @dataclass(frozen=True)

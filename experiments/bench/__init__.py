@@ -35,6 +35,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "demo": Benchmark("The main job, end to end: `digits.yaml`", "demo", "demo"),
     "search": Benchmark("Search by few trainings: NAS-Bench-201 with measured latencies", "search", "search"),
     "programs": Benchmark("Integer programs: proofs, and exhaustive search beside them", "programs", "programs"),
+    "speed": Benchmark("Search by predictions: the joint genotype of a mobile space, one core", "speed", "speed"),
     "supernet": Benchmark(
         "Subnets of a supernet against the same networks trained alone, Fashion-MNIST", "supernet", "supernet",
         ("fashion",),

@@ -119,6 +119,15 @@ class Archive:
             self._append(self._evaluated(population[fresh]), [found_by] * len(fresh))
         return self._index.insert(known)
 
+    def add_new(self, population: IntArray, found_by: str, most: int) -> IntArray:
+        """Evaluate at most so many of those that are new; gives their rows, in the order of their places."""
+        known = self._index.look_up(population)
+        fresh = known.fresh[:most]
+        if len(fresh):
+            self._append(self._evaluated(population[fresh]), [found_by] * len(fresh))
+            self._index.insert(known.taken(fresh))
+        return fresh
+
     def _evaluated(self, population: IntArray) -> FloatArray:
         values = self.problem.evaluate(population)
         if values.shape != (len(population), len(self.problem.metrics)) or not np.isfinite(values).all():
@@ -148,4 +157,3 @@ class Archive:
         """Places of the feasible members that no feasible member dominates, ascending."""
         feasible = np.flatnonzero(self.problem.violation(self.metrics) == 0)
         return feasible[non_dominated(self.problem.costs(self.metrics[feasible]))]
-

@@ -19,6 +19,8 @@ from nas.search.stagnation import Stagnation
 from nas.search.variation import Crossover, cross, mutate_blocks, mutate_genes
 
 _ATTEMPTS = 4
+_SPARE = 8
+"""One in so many children is drawn beyond those that are missing, for those that turn out to be known."""
 
 Survival = Callable[[FloatArray, FloatArray], Survivors]
 """Costs, shape (n, m), and violations, shape (n,), to those who are kept."""
@@ -87,21 +89,21 @@ class Evolution(ABC):
         self, archive: Archive, parents: IntArray, preference: FloatArray, born: int, rng: np.random.Generator
     ) -> _Population:
         """Up to `population` children that no earlier generation has seen; strangers where parents run dry."""
-        problem, ranks, places = archive.problem, parents[:0], np.zeros(0, dtype=np.int64)
+        problem, ranks, first = archive.problem, parents[:0], len(archive)
         for attempt in range(_ATTEMPTS):
-            missing, size = self.population - len(ranks), len(archive)
+            missing = self.population - len(ranks)
+            size = missing + missing // _SPARE + 1
             if attempt < _ATTEMPTS - 1:
-                drawn = cross(problem, parents, preference, missing, self.crossover, rng)
+                drawn = cross(problem, parents, preference, size, self.crossover, rng)
                 drawn = mutate_genes(problem, drawn, self.mutated_genes, rng)
                 drawn = mutate_blocks(problem, drawn, self.mutated_blocks, rng)
             else:
-                drawn = rng.integers(0, problem.allowed_counts, size=(missing, parents.shape[1])).astype(parents.dtype)
-            found, first = np.unique(archive.add(problem.genotypes(drawn), self.name), return_index=True)
-            new = found >= size
-            ranks, places = np.concatenate([ranks, drawn[first[new]]]), np.concatenate([places, found[new]])
+                drawn = rng.integers(0, problem.allowed_counts, (size, parents.shape[1])).astype(parents.dtype)
+            new = archive.add_new(problem.genotypes(drawn), self.name, missing)
+            ranks = np.concatenate([ranks, drawn[new]])
             if len(ranks) == self.population:
                 break
-        return _Population(ranks, places, np.full(len(ranks), born))
+        return _Population(ranks, np.arange(first, len(archive)), np.full(len(ranks), born))
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ class Lookup:
         """Rows that are new, the first of each, ascending."""
         return np.flatnonzero((self.places < 0) & (self.owner == np.arange(len(self.owner))))
 
+    def taken(self, which: IntArray) -> Lookup:
+        """Of the batch some rows, all different."""
+        return Lookup(self.rows[which], self.hashes[which], np.arange(len(which)), self.places[which])
+
 
 class RowIndex:
     """Rows in the order they came, each once; grows by doubling."""

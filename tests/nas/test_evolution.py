@@ -7,10 +7,11 @@ import pytest
 from nas.genotype import FloatArray, IntArray, choice_counts, count_networks
 from nas.network import nonzeros, weight_bytes
 from nas.problem import Constraint, Problem, sample
-from nas.search import Nsga2
 from nas.search.archive import Archive
+from nas.search.evolution import Evolution, Nsga2, Nsga3, Survival
 from nas.search.integer_program import solver
 from nas.search.program import build
+from nas.search.selection import Survivors
 from nas.spaces.mobile import MobileChoices, Stage
 from nas.spaces.precision import PrecisionChoices
 from nas.tables import additive, layer_tables
@@ -22,14 +23,32 @@ def front(archive: Archive) -> FloatArray:
     return np.unique(archive.problem.costs(archive.metrics[archive.front()]), axis=0)
 
 
+@pytest.mark.parametrize("sampler", [
+    Nsga2(60, 40), Nsga2(60, 40, mutated_blocks=0.3, crossover="stage"), Nsga2(60, 40, lifetime=3),
+])  # fmt: skip
 @pytest.mark.parametrize("seed", range(4))
-def test_reaches_the_exact_front(seed: int, make_problem: MakeProblem, every: Callable[..., IntArray]) -> None:
+def test_reaches_the_exact_front(
+    seed: int, sampler: Evolution, make_problem: MakeProblem, every: Callable[..., IntArray]
+) -> None:
     """Of a space five times as large as what the search may look at."""
     problem = replace(make_problem(seed + 20, genes=12), objectives=("error", "lut"))
     problem = replace(problem, allowed=tuple(tuple(range(len(g.choices))) for g in problem.space.genes))
     everything = Archive(problem)
     everything.add(every(problem.space), "all")
-    archive = Nsga2(population=60, generations=40).run(problem, 0)
+    archive = sampler.run(problem, 0)
+    assert len(archive) < len(everything)
+    assert np.array_equal(front(archive), front(everything))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_niches_reach_the_exact_front_of_a_smaller_space(
+    seed: int, make_problem: MakeProblem, every: Callable[..., IntArray]
+) -> None:
+    problem = replace(make_problem(seed + 20, genes=9), objectives=("error", "lut"))
+    problem = replace(problem, allowed=tuple(tuple(range(len(g.choices))) for g in problem.space.genes))
+    everything = Archive(problem)
+    everything.add(every(problem.space), "all")
+    archive = Nsga3(40, 20).run(problem, 0)
     assert len(archive) < len(everything)
     assert np.array_equal(front(archive), front(everything))
 
@@ -104,3 +123,43 @@ def test_progresses_with_generations(mobile: Problem) -> None:
     cheap = lut < np.quantile(lut[early], 0.5)
     assert error[late][cheap[late]].min() < error[early][cheap[early]].min()
     assert len(archive) == pytest.approx(50 + 40 * 50, abs=5)
+
+
+class Watched(Nsga2):
+    """Notes, in each generation, whether one known member is a candidate for survival."""
+
+    def survival(self, archive: Archive, rng: np.random.Generator) -> Survival:
+        survive, best = super().survival(archive, rng), archive.metrics[0, 0]
+
+        def watched(costs: FloatArray, violation: FloatArray) -> Survivors:
+            NOTES.append(bool((costs[:, 0] == best).any()))
+            return survive(costs, violation)
+
+        return watched
+
+
+NOTES: list[bool] = []
+
+
+@pytest.mark.parametrize("lifetime", [0, 1, 3])
+def test_the_best_leaves_when_its_time_is_over(
+    lifetime: int, make_problem: MakeProblem, every: Callable[..., IntArray]
+) -> None:
+    problem = replace(make_problem(21, genes=12), objectives=("error",))
+    everything = every(problem.space, problem.allowed)
+    best = everything[[problem.evaluate(everything)[:, 0].argmin()]]
+    NOTES.clear()
+    archive = Watched(12, 9, lifetime=lifetime).run(problem, 3, starts=best)
+    there = lifetime + 1 if lifetime else 10
+    assert [generation < there for generation in range(10)] == NOTES
+    assert archive.front().tolist() == [0]
+
+
+def test_stagnation_ends_a_search_and_growth_does_not(mobile: Problem) -> None:
+    endless = Nsga2(40, 30).run(mobile, 0)
+    growing = Nsga2(40, 30, patience=5, tolerance=0.0).run(mobile, 0)
+    assert np.array_equal(growing.genotypes, endless.genotypes)
+    calls: list[int] = []
+    stopped = Nsga2(40, 30, patience=5, tolerance=1e9).run(mobile, 0, lambda done, total: calls.append(done))
+    assert calls == [*range(10), 30]
+    assert np.array_equal(stopped.genotypes, endless.genotypes[: len(stopped)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,21 @@ def test_encoding_is_ordinal_between_zero_and_one() -> None:
     assert encoded.max() == 1.0
     assert np.array_equal(accuracy.encode(space, largest(space)[None]), np.ones((1, len(space.genes))))
     assert set(encoded[:, [gene.kind == "act_bits" for gene in space.genes]].reshape(-1)) == {0.0, 0.5, 1.0}
+
+
+def test_the_mean_alone_is_that_of_the_process(fitted: AccuracyPredictor) -> None:
+    """Found by whole numbers and a table instead; and by the process itself where the lattice is too fine."""
+    population = draw(fitted.space, 700, 12)
+    assert fitted._lattice is not None
+    np.testing.assert_allclose(fitted.mean(population), fitted.predict(population).mean, rtol=1e-10)
+    assert fitted.mean(population[:0]).shape == (0,)
+    wide = MlpChoices((1, 2), tuple(range(8, 39)), PrecisionChoices((2, 3, 4, 5, 6, 7, 8, 9))).build((64,), 10)
+    samples = draw(wide, 40, 13)
+    predictor = accuracy.fit(wide, samples, errors_of(wide, samples), 0)
+    assert math.lcm(30, 7) ** 2 * len(wide.genes) < 1 << 20
+    assert np.abs(predictor.mean(samples) / predictor.predict(samples).mean - 1).max() < 1e-10
+    finest = MlpChoices((1, 2), tuple(range(8, 106)), PrecisionChoices((2, 3, 4, 5, 6, 7, 8, 9))).build((64,), 10)
+    samples = draw(finest, 40, 13)
+    predictor = accuracy.fit(finest, samples, errors_of(finest, samples), 0)
+    assert predictor._lattice is None
+    np.testing.assert_allclose(predictor.mean(samples), predictor.predict(samples).mean, rtol=1e-10)
