@@ -92,10 +92,10 @@ def canonical(space: SearchSpace, population: IntArray) -> IntArray:
 def _gated(space: SearchSpace) -> Iterator[tuple[Gate, slice]]:
     """Runs of genes with one gate, which a population holds side by side."""
     first = 0
-    for gate, run in itertools.groupby(space.genes, lambda gene: gene.gate):
+    for gate, run in itertools.groupby(gene.gate and (gene.gate.gene, gene.gate.least) for gene in space.genes):
         last = first + len(list(run))
         if gate is not None:
-            yield gate, slice(first, last)
+            yield Gate(*gate), slice(first, last)
         first = last
 
 
