@@ -108,10 +108,15 @@ class Ledger:
             return "wait" if entry in self.slots else "surplus"
         if any(e.state == "running" and e.genotype is None for e in self.entries[:number]):
             return "wait"
+        if self._repeated(entry):
+            return "surplus"
         if self._copies(entry):
             return "copy"
-        rivals = [e for e in self._chain(entry.genotype) if e.number < number and e.state != "failed"]
-        return "surplus" if rivals else "train"
+        return "surplus" if self._resolved(entry.genotype) else "train"
+
+    def _repeated(self, entry: Entry) -> bool:
+        """True where an earlier trial of the same origin stands: two workers queued it again at once."""
+        return any(e.number < entry.number and e.state != "failed" for e in self._chains[entry.origin])
 
     @property
     def waiting(self) -> Entry | None:
@@ -121,26 +126,21 @@ class Ledger:
     @property
     def worked(self) -> list[Entry]:
         """Running trials that a living worker must hold; a copy needs none."""
-        return [e for e in self.entries if e.state == "running" and not self._copies(e)]
+        return [e for e in self.entries if e.state == "running" and (self._repeated(e) or not self._copies(e))]
 
     @property
     def copies(self) -> list[Entry]:
         """Running copies whose genotype is trained or given up."""
-        running = (e for e in self.entries if e.state == "running" and self._copies(e))
+        running = (e for e in self.entries if e.state == "running" and self._copies(e) and not self._repeated(e))
         return [e for e in running if e.genotype is not None and self._resolved(e.genotype)]
 
     @property
     def orphans(self) -> list[Entry]:
         """The last trial of each origin that failed and is to be queued again."""
-        chains = [self._chains[slot.origin] for slot in self.slots if slot.genotype is not None]
-        return [
-            chain[-1]
-            for chain in chains
-            if all(e.state == "failed" for e in chain) and not self._copies(chain[0]) and not self._is_given_up(chain)
+        chains = [
+            self._chains[s.origin] for s in self.slots if s.genotype is not None and not self.given_up(s.genotype)
         ]
-
-    def _is_given_up(self, chain: list[Entry]) -> bool:
-        return chain[0].genotype is not None and self.given_up(chain[0].genotype)
+        return [chain[-1] for chain in chains if all(e.state == "failed" for e in chain)]
 
     def _resolved(self, genotype: Genotype) -> bool:
         return self.answer(genotype) is not None or self.given_up(genotype)
@@ -169,7 +169,7 @@ class Ledger:
     @property
     def done(self) -> bool:
         """True where nothing is left to do, for any worker."""
-        return self.resolved == self.total and not self.copies
+        return self.resolved == self.total and not (self.copies or self.orphans or self.waiting)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -45,9 +47,10 @@ class SharedStudy:
             NasError: The storage cannot be reached, its driver is missing, or the study has more trials already.
         """
         self.url, self.problem, self.sampler, self.seed = url, problem, sampler, seed
+        self.worker = f"{socket.gethostname()}-{os.getpid()}"
         self._storage = open_storage(url)
         with reached(self.url):
-            self._study = _created(self._storage, name, len(problem.objectives))
+            _create(self._storage, name, len(problem.objectives))
             self._id = self._storage.get_study_id_from_name(name)
             known = self._total()
             if trials is not None and known is not None and trials < known:
@@ -60,11 +63,11 @@ class SharedStudy:
     def read(self) -> Ledger:
         """All trials as they are now."""
         with reached(self.url):
-            return Ledger(sorted(map(_entry, self._trials()), key=lambda entry: entry.number), self._total() or TRIALS)
+            return Ledger(sorted(map(_entry, self.trials()), key=lambda entry: entry.number), self._total() or TRIALS)
 
     def create(self, within_s: float) -> int:
         """A new running trial without a genotype; gives its number."""
-        return self._create("RUNNING", {"beat": [0, within_s]}, {})
+        return self._create("RUNNING", {"beat": [0, within_s], "worker": self.worker}, {})
 
     def requeue(self, entry: Entry) -> None:
         """A new waiting trial of the same genotype, marked as Optuna's own retries are."""
@@ -76,6 +79,8 @@ class SharedStudy:
         """Take a waiting trial; False where another worker was first."""
         if not self._move(number, "RUNNING"):
             return False
+        with reached(self.url):
+            self._storage.set_trial_user_attr(self._trial_id(number), "worker", self.worker)
         self.beat(number, 1, within_s)
         return True
 
@@ -102,9 +107,11 @@ class SharedStudy:
 
             trial_id = self._trial_id(number)
             self._storage.set_trial_user_attr(trial_id, "metrics", dict(metrics))
-            trial = optuna.Trial(self._study, trial_id)
-            for name, excess in excesses(self.problem, row).items():
-                trial.set_constraint(name, excess)
+            limited = optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING, constraints=excesses(self.problem, row)
+            )
+            for key, value in limited.system_attrs.items():
+                self._storage.set_trial_system_attr(trial_id, key, value)
             return self._move(number, "COMPLETE", self.problem.costs(row[None])[0].tolist())
         return False
 
@@ -117,7 +124,8 @@ class SharedStudy:
             return self._move(number, "FAIL")
         return False
 
-    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """The trials as Optuna has them."""
         return self._storage.get_all_trials(self._id, deepcopy=False)
 
     def _total(self) -> int | None:
@@ -155,15 +163,18 @@ class SharedStudy:
             gene.name: optuna.distributions.CategoricalDistribution(list(range(len(allowed))))
             for gene, allowed in zip(self.problem.space.genes, self.problem.allowed, strict=True)
         }
-        for trial in self._trials():
+        for trial in self.trials():
             if trial.state in (states.COMPLETE, states.RUNNING) and "genotype" in trial.user_attrs:
                 ranks = parameters(self.problem, np.array(trial.user_attrs["genotype"]))
                 inner.add_trial(
                     optuna.trial.create_trial(
-                        state=trial.state, values=trial.values, params=ranks, distributions=choices,
+                        state=trial.state,
+                        values=trial.values,
+                        params=ranks,
+                        distributions=choices,
                         system_attrs=trial.system_attrs,
                     )
-                )  # fmt: skip
+                )
         return inner
 
 
@@ -195,11 +206,9 @@ def _unless_finished() -> Iterator[None]:
         yield
 
 
-def _created(storage: optuna.storages.BaseStorage, name: str, objectives: int) -> optuna.Study:
+def _create(storage: optuna.storages.BaseStorage, name: str, objectives: int) -> None:
+    """Make sure of the study; several workers may be its first."""
     import optuna
 
     with quiet():
-        return optuna.create_study(
-            storage=storage, study_name=name, directions=["minimize"] * objectives, load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(0),
-        )  # fmt: skip
+        optuna.create_study(storage=storage, study_name=name, directions=["minimize"] * objectives, load_if_exists=True)
