@@ -7,7 +7,7 @@ logarithm of the error, and 89 % of that of the error. So a metric that is posit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,8 @@ _REACH = 0.1
 
 _ROUNDING = 1e-9
 
+_MOST_FITTED = 4000
+
 
 @dataclass(frozen=True)
 class StandIn:
@@ -33,7 +35,7 @@ class StandIn:
         additive: The sum; of the metric's logarithm if `logarithmic`.
         genewise: The same as one weight for each choice, where it was fitted.
         logarithmic: Whether it is.
-        slack: Lowered by this, it lies below the metric at every network it was shown; 0 or more.
+        slack: What it is lowered by to be a bound, 0 or more; see `lower_stand_in`.
     """
 
     problem: Problem
@@ -53,8 +55,8 @@ class StandIn:
     def bounds(self, front: Front, budgets: FloatArray) -> FloatArray:
         """A lower bound of the metric under each budget of a front's cost, in the metric's unit; inf where none fits.
 
-        Proved for every network at which the metric is not below the lowered stand-in. Those it was shown are such;
-        where it was shown all of them, the bound holds for the metric itself.
+        Proved for every network at which the metric is not below the lowered stand-in. Those evaluated are such, so
+        where all of them are, the bound holds for the metric itself.
         """
         reached = np.searchsorted(front.values[::-1, 1], budgets + _ROUNDING * np.abs(budgets), side="right")
         least = np.append(np.inf, front.values[::-1, 0])[reached] - self.slack
@@ -63,25 +65,41 @@ class StandIn:
 
 
 def stand_in(
-    archive: Archive, metric: str, centre: IntArray | None = None, prior: StandIn | None = None
+    archive: Archive,
+    metric: str,
+    places: IntArray | None = None,
+    centre: IntArray | None = None,
+    prior: StandIn | None = None,
 ) -> StandIn:
-    """Fit to all of an archive; a metric that is a sum itself stands for itself.
+    """Fit to an archive; a metric that is a sum itself stands for itself.
 
     Args:
         archive: What is known of the metric.
         metric: The metric.
+        places: Of the members to fit to; all of them if not given.
         centre: Where given, genotypes near which the fit counts the most, shape (n, genes).
         prior: Where given, only what it leaves is fitted.
     """
-    problem, values = archive.problem, archive.metrics[:, archive.problem.metrics.index(metric)]
+    problem, shown = archive.problem, slice(None) if places is None else places
+    population, values = archive.genotypes[shown], archive.metrics[shown, problem.metrics.index(metric)]
     if metric in problem.additive:
         return StandIn(problem, problem.additive[metric])
     logarithmic = bool((values > 0).all()) if prior is None else prior.logarithmic
     wanted = np.log(values) if logarithmic else values
-    importance = None if centre is None else nearness(archive.genotypes, centre)
-    fitted = surrogate.fit(problem, archive.genotypes, wanted, importance, None if prior is None else prior.genewise)
-    rest = wanted - fitted(problem, archive.genotypes)
-    return StandIn(problem, fitted.additive(problem), fitted, logarithmic, max(0.0, -float(rest.min())))
+    importance = None if centre is None else nearness(population, centre)
+    fitted = surrogate.fit(problem, population, wanted, importance, None if prior is None else prior.genewise)
+    return StandIn(problem, fitted.additive(problem), fitted, logarithmic)
+
+
+def lower_stand_in(archive: Archive, metric: str) -> StandIn:
+    """A stand-in fitted to at most a few thousand members and lowered until it is below the metric at every member."""
+    step = max(1, len(archive) // _MOST_FITTED)
+    fitted = stand_in(archive, metric, np.union1d(archive.front(), np.arange(0, len(archive), step)))
+    if fitted.genewise is None:
+        return fitted
+    values = archive.metrics[:, archive.problem.metrics.index(metric)]
+    rest = (np.log(values) if fitted.logarithmic else values) - fitted.genewise(archive.problem, archive.genotypes)
+    return replace(fitted, slack=max(0.0, -float(rest.min())))
 
 
 def nearness(population: IntArray, centre: IntArray) -> FloatArray:

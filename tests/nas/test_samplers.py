@@ -9,7 +9,7 @@ import pytest
 from nas.errors import NasError
 from nas.genotype import IntArray, active, canonical
 from nas.problem import Constraint, Problem, sample
-from nas.search import SAMPLERS, IntegerProgram, Nsga2, Nsga3, OptunaStudy
+from nas.search import SAMPLERS, Hybrid, IntegerProgram, Nsga2, Nsga3, OptunaStudy
 from nas.search.archive import Archive, Sampler
 
 SMALL: dict[str, Sampler] = {
@@ -18,6 +18,7 @@ SMALL: dict[str, Sampler] = {
     "nsga2, every option": Nsga2(20, 5, 2.0, mutated_blocks=0.5, crossover="stage", lifetime=2, patience=2),
     "integer_program": IntegerProgram(budgets=3, samples=100),
     "integer_program, highs": IntegerProgram("highs", budgets=3, samples=100),
+    "hybrid": Hybrid(population=20, generations=6, rounds=2, samples=40),
     "optuna": OptunaStudy(trials=40),
     "optuna, tpe": OptunaStudy(trials=25, sampler="tpe"),
 }
@@ -92,6 +93,8 @@ def test_nothing_feasible_gives_an_empty_front(sampler: Sampler, make_problem: M
         (Nsga3, {"tolerance": -0.1}),
         (IntegerProgram, {"budgets": 0}),
         (IntegerProgram, {"effort": 0.0}),
+        (Hybrid, {"rounds": -1}),
+        (Hybrid, {"samples": 1}),
         (OptunaStudy, {"trials": 0}),
     ],
 )
