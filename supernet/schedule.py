@@ -7,7 +7,8 @@ and a resumed run those of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,7 +41,11 @@ _SUBNETS = 0x5B9E
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of one phase: steps `start` to `end` of the whole training."""
+    """One stage of one phase: steps `start` to `end` of the whole training.
+
+    Attributes:
+        annealed: First and last of the steps, the latter not included, over which the rate rises and falls once.
+    """
 
     strategy: Strategy
     phase: PhaseKind
@@ -49,6 +54,7 @@ class Stage:
     start: int
     steps: int
     networks: int
+    annealed: tuple[int, int]
 
     @property
     def end(self) -> int:
@@ -69,12 +75,19 @@ def stages(training: Training, epoch_steps: int) -> tuple[Stage, ...]:
             start, steps = (found[-1].end if found else 0), epochs * epoch_steps
             if steps:
                 networks = training.networks(phase)
-                found.append(Stage(training.strategy, phase, index, len(lengths), start, steps, networks))
-    return tuple(found)
+                found.append(Stage(training.strategy, phase, index, len(lengths), start, steps, networks, (0, 0)))
+    return tuple(replace(stage, annealed=_annealed(training, stage, found)) for stage in found)
+
+
+def _annealed(training: Training, stage: Stage, others: Sequence[Stage]) -> tuple[int, int]:
+    """The steps of the cosine a stage is on: its own, or that of all stages; precision always has its own."""
+    if training.anneal == "stage" or stage.phase == "precision":
+        return stage.start, stage.end
+    return 0, max(other.end for other in others if other.phase != "precision")
 
 
 def rate_share(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at a step of a stage: a linear rise, then a cosine down to zero."""
+    """Share of the peak learning rate at one of so many steps: a linear rise, then a cosine down to zero."""
     warm = warmup * steps
     if step < warm:
         return (step + 1) / (warm + 1)

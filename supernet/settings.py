@@ -35,12 +35,14 @@ class Training:
             labels and teaches the smallest and random ones. `uniform`: random ones from the first step, labels alone.
         epochs: Epochs of each stage of each phase in `PHASES`, such as `{"full": (8,), "depth": (1, 2)}`.
         batch: Images per step, over all processes.
-        learning_rate: Peak of the rate; each stage warms up to it and anneals it by a cosine.
+        learning_rate: Peak of the rate, warmed up to and then annealed by a cosine.
         subnets_per_step: Networks per step of each phase, 1 where not given; their losses are averaged. Under
             `sandwich` the largest and the smallest count, so it is at least 2 there.
         shrink_rate: Peak of every phase after the first; None for `learning_rate`.
+        anneal: Over what the rate rises and falls: each `stage`, as in Once-for-All, or the whole `training` but
+            precision, whose stages have their own. Few epochs are better spent on one cosine.
         optimizer: `sgd` with Nesterov momentum 0.9, or `adamw`.
-        warmup: Share of each stage's steps over which the rate rises linearly, in [0, 1).
+        warmup: Share of the steps of `anneal` over which the rate rises linearly, in [0, 1).
         weight_decay: Of the weights of products; BatchNorm, biases and kernel transforms do not decay.
         label_smoothing: Share of the hard labels spread over all classes; under `sandwich` the largest network's only.
         distillation: Weight of the teacher's soft labels in the loss of those it teaches; the labels get the rest.
@@ -63,6 +65,7 @@ class Training:
     learning_rate: float
     subnets_per_step: Mapping[str, int] = field(default_factory=dict)
     shrink_rate: float | None = None
+    anneal: Literal["stage", "training"] = "stage"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     warmup: float = 0.0
     weight_decay: float = 0.0

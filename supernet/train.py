@@ -215,7 +215,8 @@ class SupernetTraining:
         return channels_last(images) if self.training.channels_last else images
 
     def _rate(self, stage: Stage, step: int) -> float:
-        return self.training.peak(stage.phase) * rate_share(step - stage.start, stage.steps, self.training.warmup)
+        first, end = stage.annealed
+        return self.training.peak(stage.phase) * rate_share(step - first, end - first, self.training.warmup)
 
     def _look(self, stage: Stage, losses: list[Tensor], checkpoint: Path) -> float:
         """Mean loss over the steps since the last look; the one place that waits for the device."""

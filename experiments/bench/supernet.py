@@ -193,14 +193,18 @@ def at_level(space: SearchSpace, level: float) -> Network:
 
 
 def _settings(trained: Training, method: Method) -> Training:
-    """The config's training by another method, over the same number of epochs."""
+    """The config's training by another method, over the same number of epochs.
+
+    Under the sandwich rule soft labels alone teach the smaller networks (BigNAS, section 3.1).
+    """
     epochs = (sum(sum(lengths) for phase, lengths in trained.epochs.items() if phase != "precision"),)
-    change = partial(dataclasses.replace, trained, shrink_rate=None)
+    change = partial(dataclasses.replace, trained, shrink_rate=None, anneal="stage", distillation=0.0)
     match method:
         case "progressive":
             return dataclasses.replace(trained, epochs={k: v for k, v in trained.epochs.items() if k != "precision"})
         case "sandwich":
-            return change(strategy="sandwich", epochs={"train": epochs}, subnets_per_step={"train": 4})
+            subnets = {"train": 4}
+            return change(strategy="sandwich", epochs={"train": epochs}, subnets_per_step=subnets, distillation=1.0)
         case "uniform":
             most = max(trained.subnets_per_step.values(), default=1)
             return change(strategy="uniform", epochs={"train": epochs}, subnets_per_step={"train": most})
