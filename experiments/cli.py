@@ -17,6 +17,7 @@ from nas.errors import NasError
 
 if TYPE_CHECKING:
     from experiments.config import Config
+    from experiments.deploy import Deployed
     from nas.genotype import Gene, SearchSpace
     from nas.search.ledger import Ledger
 
@@ -217,6 +218,51 @@ def front(
         typer.echo(json.dumps([member for member in members if member["on_front"]], indent=2))
         return
     _print_front(members, opened.plan.device(device).target.objectives, Console())
+
+
+@app.command()
+def deploy(
+    config: ConfigPath,
+    devices: Annotated[str, typer.Option(help="Devices, separated by commas; `nas devices` lists them.")],
+    budgets: Annotated[
+        str, typer.Option(help="How many, spread over each device's front; or limits such as `5 us,10 us`.")
+    ] = "10",
+    metric: Annotated[str, typer.Option(help="The metric that budgets limit.")] = "latency_s",
+    together: Annotated[bool, typer.Option("--together", help="One network for all devices at each budget.")] = False,
+    runs: Annotated[Path, typer.Option(help="Folder of runs; the run must be fitted there.")] = RUNS,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+) -> None:
+    """Find the best predicted network of a finished run for every device and budget, with proved bounds.
+
+    Any device that suits the space will do, also one the run was not made for; the supernet is not trained again.
+    """
+    from experiments import deploy as deployment
+
+    loaded = _load(config)
+    asked = deployment.problems(loaded, deployment.names(devices), runs, _say)
+    search = deployment.deploy_together if together else deployment.deploy
+    found = search(asked, metric, deployment.limits(budgets, metric), loaded.seed)
+    if as_json:
+        typer.echo(json.dumps([deployment.record(one) for one in found], indent=2))
+    elif as_csv:
+        typer.echo(deployment.as_csv(found), nl=False)
+    else:
+        Console().print(_deployed(found, metric))
+
+
+def _deployed(found: list[Deployed], metric: str) -> Table:
+    from experiments.report import numbers
+
+    table = Table("device", f"{numbers.name(metric)} at most", "error", "bound", "gap", title="predicted")
+    for one in found:
+        limits = " + ".join(numbers.shown(metric, limit) for limit in one.budgets.values())
+        error = one.metrics.get("error")
+        values = (
+            numbers.shown("error", value) if value is not None else "none" for value in (error, one.bound, one.gap)
+        )
+        table.add_row(one.device, limits, *values)
+    return table
 
 
 @app.command()

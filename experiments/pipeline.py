@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,29 @@ def run(config: Config, runs: Path, say: Callable[[str], None]) -> RunDir:
     with context.run.locked():
         if not all(map(context.run.is_done, stages.all)) or not context.run.holds(config.to_yaml()):
             context.run.start(config.to_yaml(), environment(config.seed))
-        work = _work(context, stages)
-        for stage in stages.all:
-            if context.run.is_done(stage):
-                say(f"{stage.name}: done")
-                continue
-            say(f"{stage.name}: {'resumes' if context.run.state(stage) == 'partial' else 'starts'}")
-            context.run.finish(stage, work[stage](context.run.stage_dir(stage)))
+        _finish(context, stages, stages.all, say)
     return context.run
+
+
+def predictors_only(config: Config, runs: Path, say: Callable[[str], None]) -> RunDir:
+    """A run up to its predictors: the stages that searches need, as `run` does them."""
+    require_operations(config.devices, config.build_space())
+    context, stages = Context(config, runs), plan(config)
+    measures = [device.measure for device in stages.devices if device.measure]
+    with context.run.locked():
+        context.run.start(config.to_yaml(), environment(config.seed))
+        _finish(context, stages, (stages.train, stages.sample, stages.fit, *measures), say)
+    return context.run
+
+
+def _finish(context: Context, stages: Plan, wanted: Sequence[Stage], say: Callable[[str], None]) -> None:
+    work = _work(context, stages)
+    for stage in wanted:
+        if context.run.is_done(stage):
+            say(f"{stage.name}: done")
+            continue
+        say(f"{stage.name}: {'resumes' if context.run.state(stage) == 'partial' else 'starts'}")
+        context.run.finish(stage, work[stage](context.run.stage_dir(stage)))
 
 
 def train_only(config: Config, runs: Path, say: Callable[[str], None]) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,12 +17,11 @@ from experiments.targets import Target
 from hw_models import unrolled
 from hw_models.device import METRICS, Device, load_device
 from hw_models.onnx_model import layer_bytes
-from nas.genotype import FloatArray, Gene, IntArray
+from nas.genotype import BoolArray, FloatArray, Gene, IntArray, active
 from nas.network import FLOAT_BITS, Input, Layer, Weighted, weight_bytes
 from nas.problem import Constraint, Problem
 from nas.tables import AdditiveCost, additive, stacked
 from predictors import accuracy, latency
-from predictors.accuracy import AccuracyPredictor
 
 
 def problem(context: Context, target: Target, fit_folder: Path, measure_folder: Path | None) -> Problem:
@@ -33,16 +33,28 @@ def problem(context: Context, target: Target, fit_folder: Path, measure_folder: 
         fit_folder: Where the accuracy predictor is.
         measure_folder: Where the device's latency predictor is, for a device that is measured.
     """
-    device = load_device(target.name)
     predictor = accuracy.load(context.space, fit_folder / ACCURACY)
+    return on_device(context, load_device(target.name), target, predictor, measure_folder)
+
+
+class Errors(Protocol):
+    """Where predicted errors come from."""
+
+    def mean(self, population: IntArray) -> FloatArray:
+        """The error of each canonical genotype, shapes (n, genes) and (n,)."""
+        ...
+
+
+def on_device(context: Context, device: Device, target: Target, errors: Errors, measure_folder: Path | None) -> Problem:
+    """The problem of a device under a target's objectives and limits, with errors that devices may share."""
     costs = _costs(context, device, measure_folder)
     asked, metrics = limits(target, device), METRICS[device.family]
-    evaluate = evaluation(predictor, costs, metrics)
+    evaluate = evaluation(errors, costs, metrics)
     return Problem(context.space, metrics, evaluate, target.objectives, asked, _allowed(context, device), costs)
 
 
 def evaluation(
-    predictor: AccuracyPredictor, costs: Mapping[str, AdditiveCost], metrics: tuple[str, ...]
+    predictor: Errors, costs: Mapping[str, AdditiveCost], metrics: tuple[str, ...]
 ) -> Callable[[IntArray], FloatArray]:
     """Canonical genotypes, shape (n, genes), to `error` and the costs, the columns as in `metrics`."""
     joined, order = stacked(list(costs.values())), [("error", *costs).index(name) for name in metrics]
@@ -73,6 +85,18 @@ def dense_8bit(problem: Problem) -> Problem | None:
     if not all(allowed):
         return None
     return replace(problem, allowed=allowed)
+
+
+def are_dense_8bit(problem: Problem, population: IntArray) -> BoolArray:
+    """Mark the canonical genotypes, shape (n, genes), that are unpruned and 8-bit, as `dense_8bit` allows; shape (n,).
+
+    Only genes that have an effect are asked.
+    """
+    dense = np.ones(len(population), dtype=bool)
+    counts = active(problem.space, population)
+    for gene, indices, column, used in zip(problem.space.genes, problem.allowed, population.T, counts.T, strict=True):
+        dense &= ~used | np.isin(column, _dense_8bit(gene, indices))
+    return dense
 
 
 def _dense_8bit(gene: Gene, indices: tuple[int, ...]) -> tuple[int, ...]:

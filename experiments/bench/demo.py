@@ -47,7 +47,7 @@ def demo(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict
         say: Told of every stage.
     """
     folder = runs / f"bench-demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    opened = [open_run(run(_config(seed, quick), folder, say).path) for seed in (SEEDS[:1] if quick else SEEDS)]
+    opened = [open_run(run(demo_config(seed, quick), folder, say).path) for seed in (SEEDS[:1] if quick else SEEDS)]
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / f"front{'-quick' if quick else ''}.png", front_picture(opened[0]))
     figures: dict[str, Figure] = {}
@@ -61,7 +61,8 @@ def demo(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict
     return figures
 
 
-def _config(seed: int, quick: bool) -> Config:
+def demo_config(seed: int, quick: bool) -> Config:
+    """The main job of a seed, or a small version of it without constraints."""
     entries: dict[str, Any] = {**read_yaml(CONFIG), "name": f"digits-{seed}", "seed": seed}
     if quick:
         entries = _merged(entries, QUICK)

@@ -19,8 +19,8 @@ MARGIN = 1.05
 
 
 def is_dense_8bit(member: Member) -> bool:
-    """True for an unpruned 8-bit network: one of the baseline, or a start of the joint search, which are the same."""
-    return bool(member["role"] == "dense-8bit" or member["found_by"] == "start")
+    """True for an unpruned 8-bit network, whoever found it."""
+    return bool(member["dense_8bit"])
 
 
 def joint_over_dense(members: Sequence[Member], objectives: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.context import Context
-from experiments.problems import dense_8bit, problem
+from experiments.problems import are_dense_8bit, dense_8bit, problem
 from experiments.progress import percent, progress
 from experiments.rundir import atomic_write
 from experiments.targets import Target
@@ -66,7 +66,10 @@ def search(
 
 
 def load_finalists(folder: Path) -> list[dict[str, Any]]:
-    """What a finished search hands to finalize: id-less records with genotype, role, found_by and predicted metrics."""
+    """What a finished search hands to finalize: id-less records.
+
+    Each has genotype, role, dense_8bit (whether its genes are unpruned and 8-bit), found_by and predicted metrics.
+    """
     finalists: list[dict[str, Any]] = json.loads((folder / FINALISTS).read_text())
     return finalists
 
@@ -102,6 +105,7 @@ def _finalist(archive: Archive, place: int, role: Role) -> dict[str, Any]:
     return {
         "genotype": archive.genotypes[place].tolist(),
         "role": role,
+        "dense_8bit": bool(are_dense_8bit(archive.problem, archive.genotypes[[place]])[0]),
         "found_by": archive.found_by[place],
         "predicted": predicted,
     }

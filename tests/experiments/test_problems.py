@@ -10,7 +10,7 @@ import pytest
 from tiny_runs import Finished, tiny_config
 
 from experiments.context import Context
-from experiments.problems import dense_8bit, limits, problem
+from experiments.problems import are_dense_8bit, dense_8bit, limits, problem
 from experiments.targets import Target
 from hw_models.device import load_device
 from hw_models.onnx_model import layer_bytes
@@ -67,6 +67,22 @@ def test_dense_8bit_leaves_architecture_free_and_nothing_else(finished: Finished
         for row in sample(dense, 50, np.random.default_rng(0)).tolist():
             for layer in context.space.lower(row).weighted:
                 assert (layer.precision.weight_bits, layer.precision.act_bits, layer.sparsity) == (8, act, 0)
+
+
+def test_dense_8bit_networks_are_told_by_their_genes(finished: Finished, ask: Ask) -> None:
+    context = finished.open().context
+    for device, act in (("local-cpu", FLOAT_BITS), ("zu3eg", 8)):
+        asked = ask(device, context)
+        dense = dense_8bit(asked)
+        assert dense is not None
+        rng = np.random.default_rng(0)
+        population = np.concatenate([sample(asked, 300, rng), sample(dense, 30, rng)])
+        marked = are_dense_8bit(asked, population)
+        for row, mark in zip(population.tolist(), marked, strict=True):
+            layers = context.space.lower(row).weighted
+            forms = {(layer.precision.weight_bits, layer.precision.act_bits, layer.sparsity) for layer in layers}
+            assert mark == (forms == {(8, act, 0)})
+        assert 30 <= marked.sum() < 200
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ def member(context: Context, device: str, index: int, made: Design) -> dict[str,
     return {
         "id": f"{device}-{index:02d}", "device": device, "genotype": genotype(context, finalist),
         "role": finalist["role"], "found_by": finalist["found_by"],
+        "dense_8bit": finalist["bits"] == 8 and finalist["zeros"] == 0,
         "predicted": {"error": 0.04 + index / 30} | {name: value * 1.1 for name, value in cost.items()},
         "measured": {"error": test} | cost, "inherited_validation_error": 0.5, "validation_error": validation,
         "on_front": on_front, "winner": index == 1,
@@ -362,8 +363,9 @@ def test_the_picture_is_a_png_and_the_same_every_time(finished: OpenRun) -> None
     assert picture == front_picture(finished)
 
 
-def finalist(role: str, on_front: bool, *values: float, found_by: str = "nsga2") -> dict[str, Any]:
-    return {"role": role, "found_by": found_by, "on_front": on_front, "measured": dict(zip("ab", values, strict=True))}
+def finalist(role: str, on_front: bool, *values: float, dense_8bit: bool = False) -> dict[str, Any]:
+    measured = dict(zip("ab", values, strict=True))
+    return {"role": role, "dense_8bit": dense_8bit, "on_front": on_front, "measured": measured}
 
 
 def test_joint_over_dense_by_hand() -> None:
@@ -372,12 +374,12 @@ def test_joint_over_dense_by_hand() -> None:
         finalist("joint", True, 1.0, 4.0),
         finalist("joint", True, 2.0, 2.0),
         finalist("joint", False, 4.0, 0.1),
-        finalist("dense-8bit", False, 3.0, 3.0),
+        finalist("dense-8bit", False, 3.0, 3.0, dense_8bit=True),
     ]
     assert joint_over_dense(members, "ab") == pytest.approx((3.2 * 0.2 + 2.2 * 2.0) / 1.44)
-    start = [*members[:3], finalist("joint", True, 3.0, 3.0, found_by="start")]
+    start = [*members[:3], finalist("joint", True, 3.0, 3.0, dense_8bit=True)]
     assert joint_over_dense(start, "ab") == pytest.approx(joint_over_dense(members, "ab"))
-    scaled = [finalist(m["role"], m["on_front"], m["measured"]["a"] * 1e-6, m["measured"]["b"]) for m in members]
+    scaled = [m | {"measured": {"a": m["measured"]["a"] * 1e-6, "b": m["measured"]["b"]}} for m in members]
     assert joint_over_dense(scaled, "ab") == pytest.approx(joint_over_dense(members, "ab"))
 
 

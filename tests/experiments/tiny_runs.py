@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from experiments.bench.programs import layered
 from experiments.config import Config, config_from
 from experiments.plan import OpenRun, open_run
 from experiments.strict import read_yaml
+from nas.genotype import FloatArray, IntArray
+from nas.problem import Problem
+from nas.search import Hybrid, IntegerProgram, Nsga2
+from nas.search.archive import Sampler
 from supernet.metrics import read_metrics
 
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -24,6 +30,33 @@ def tiny_config(edit: Edit = lambda entries: None) -> Config:
     entries = read_yaml(TINY)
     edit(entries)
     return config_from(entries, "tiny.yaml")
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "hybrid": Hybrid(population=20, generations=6, rounds=2, samples=60),
+    "nsga2": Nsga2(20, 6),
+    "integer_program": IntegerProgram(budgets=3, samples=60, rounds=1),
+}
+
+
+def small_problem(seed: int) -> Problem:
+    """1152 networks of 3 layers and a depth, whose error is not quite a sum over layers."""
+    made = layered(3, (2, 2, 2), 1, np.random.default_rng(seed))
+    costs = {name: cost for name, cost in made.additive.items() if name != "error"}
+
+    def evaluate(population: IntArray) -> FloatArray:
+        loss, *others = (cost(population) for cost in made.additive.values())
+        bend = 0.05 * np.sin(population @ np.arange(1, population.shape[1] + 1))
+        return np.stack([np.exp(100 * loss + bend - 4), *others], axis=1)
+
+    return Problem(made.space, tuple(made.additive), evaluate, ("error", "latency_s"), (), made.allowed, costs)
+
+
+def small_search(sampler: str, seed: int) -> tuple[list[list[int]], list[list[float]]]:
+    """The front of a small problem of that seed, the same in any process."""
+    archive = SAMPLERS[sampler].run(small_problem(seed), seed)
+    places = archive.front()
+    return archive.genotypes[places].tolist(), archive.metrics[places].tolist()
 
 
 @dataclass(frozen=True)
