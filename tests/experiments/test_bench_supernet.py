@@ -59,10 +59,13 @@ def test_all_methods_take_equal_steps_on_equal_images(name: str, quick: bool) ->
     assert stages(settings["alone"], 7)[-1].end == 7 * sum(map(sum, trained.epochs.values()))
     assert {each.strategy for each in settings.values()} == {"progressive", "sandwich", "uniform"}
     for method, each in settings.items():
-        varied = {"strategy", "epochs", "subnets_per_step", "shrink_rate"}
+        varied = {"strategy", "epochs", "subnets_per_step", "shrink_rate", "anneal", "distillation"}
         same = {field.name: getattr(trained, field.name) for field in dataclasses.fields(Training)}
         assert {key for key, value in same.items() if getattr(each, key) != value} <= varied, method
     assert settings["progressive"] == trained
+    assert {m: each.distillation for m, each in settings.items() if m != "progressive"} == {
+        "sandwich": 1, "uniform": 0, "alone": 0
+    }  # fmt: skip
     assert [stage.phase for stage in stages(settings["alone"], 7)] == ["full"]
     assert {stage.networks for stage in stages(settings["alone"], 7)} == {1}
 

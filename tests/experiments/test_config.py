@@ -230,8 +230,8 @@ SINGLE: list[tuple[str, Edit]] = [
         lambda c: c["search"]["samplers"]["nsga2"].update(populations=1),
     ),
     (
-        "search.samplers.nsga: unknown sampler 'nsga'; did you mean 'nsga2'?",
-        lambda c: c["search"]["samplers"].update(nsga={}),
+        "search.samplers.optun: unknown sampler 'optun'; did you mean 'optuna'?",
+        lambda c: c["search"]["samplers"].update(optun={}),
     ),
     ("space: unknown space 'mobil'; did you mean 'mobile'?", lambda c: c["space"].update(name="mobil")),
     ("space.stem: is missing", lambda c: c["space"].pop("stem")),

@@ -65,7 +65,7 @@ def test_depth_opens_as_in_once_for_all(count: int, opened: list[list[int]]) -> 
     tower = MlpChoices((2, 3, 4), (8,)).build((4,), 3)
     index = next(i for i, gene in enumerate(tower.genes) if gene.kind == "depth")
     for i in range(1, count + 1):
-        least = least_choices(tower, Stage("progressive", "depth", i, count, 0, 1, 1))[index]
+        least = least_choices(tower, Stage("progressive", "depth", i, count, 0, 1, 1, (0, 1)))[index]
         expected = opened[i - 1] if count > 1 else [2, 3, 4]
         assert list(tower.genes[index].choices[least:]) == expected
 
@@ -77,7 +77,7 @@ def test_each_stage_opens_its_share_and_the_last_all(choices: int, count: int) -
     index = next(i for i, gene in enumerate(tower.genes) if gene.kind == "width")
     below = []
     for i in range(1, count + 1):
-        least = int(least_choices(tower, Stage("progressive", "width", i, count, 0, 1, 1))[index])
+        least = int(least_choices(tower, Stage("progressive", "width", i, count, 0, 1, 1, (0, 1)))[index])
         below.append(choices - 1 - least)
         assert Fraction(i, count) * (choices - 1) <= below[-1] < Fraction(i, count) * (choices - 1) + 1
     assert below[-1] == choices - 1
@@ -187,6 +187,15 @@ def test_the_rate_rises_to_its_peak_and_falls_along_a_cosine(warmup: float) -> N
     assert shares[(200 + warm) // 2] == pytest.approx(0.5)
     assert 0 < shares[-1] < 2e-3
     assert (np.diff(shares[warm:]) < 0).all()
+
+
+def test_one_cosine_spans_all_stages_but_those_of_precision() -> None:
+    alone, shared = (stages(replace(PROGRESSIVE, anneal=over), 4) for over in ("stage", "training"))  # type: ignore[arg-type]
+    assert [stage.annealed for stage in alone] == [(stage.start, stage.end) for stage in alone]
+    assert [(stage.start, stage.end) for stage in shared] == [(stage.start, stage.end) for stage in alone]
+    last = next(stage for stage in shared if stage.phase == "precision")
+    assert {stage.annealed for stage in shared if stage.phase != "precision"} == {(0, last.start)}
+    assert last.annealed == (last.start, last.end)
 
 
 def test_later_phases_have_a_peak_of_their_own() -> None:
