@@ -92,10 +92,11 @@ def canonical(space: SearchSpace, population: IntArray) -> IntArray:
 def _gated(space: SearchSpace) -> Iterator[tuple[Gate, slice]]:
     """Runs of genes with one gate, which a population holds side by side."""
     first = 0
-    for gate, run in itertools.groupby(gene.gate and (gene.gate.gene, gene.gate.least) for gene in space.genes):
+    keys = [(gene.gate.gene, gene.gate.least) if gene.gate else None for gene in space.genes]  # plain: fast to compare
+    for key, run in itertools.groupby(keys):
         last = first + len(list(run))
-        if gate is not None:
-            yield Gate(*gate), slice(first, last)
+        if key is not None:
+            yield Gate(*key), slice(first, last)
         first = last
 
 
