@@ -11,6 +11,7 @@ from nas.errors import NasError
 from nas.genotype import BoolArray, FloatArray, IntArray
 
 _BLOCK = 256
+_PART = 4000
 _ROWS = 64
 """A multiple of 8."""
 
@@ -26,6 +27,17 @@ def non_dominated(points: FloatArray) -> BoolArray:
     Returns:
         Boolean mask, shape (n,). Equal points are all kept.
     """
+    parts = len(points) // _PART + 1
+    left = [np.arange(part, len(points), parts) for part in range(parts)]
+    # Of many points most are dominated within any share of them already.
+    left = [rows[_non_dominated(points[rows])] for rows in left] if parts > 1 else left
+    rows = np.concatenate(left)
+    mask = np.zeros(len(points), dtype=bool)
+    mask[rows[_non_dominated(points[rows])]] = True
+    return mask
+
+
+def _non_dominated(points: FloatArray) -> BoolArray:
     if not len(points):
         return np.zeros(0, dtype=bool)
     distinct, inverse = _distinct(points)

@@ -92,9 +92,18 @@ def stand_in(
 
 
 def lower_stand_in(archive: Archive, metric: str) -> StandIn:
-    """A stand-in fitted to at most a few thousand members and lowered until it is below the metric at every member."""
+    """A stand-in fitted to the front and some others, and lowered until it is below the metric at every member."""
+    return lowered(fitted_to_some(archive, metric, archive.front()), archive, metric)
+
+
+def fitted_to_some(archive: Archive, metric: str, places: IntArray) -> StandIn:
+    """A stand-in fitted to the members at some places, and to a few thousand of all."""
     step = max(1, len(archive) // _MOST_FITTED)
-    fitted = stand_in(archive, metric, np.union1d(archive.front(), np.arange(0, len(archive), step)))
+    return stand_in(archive, metric, np.union1d(places, np.arange(0, len(archive), step)))
+
+
+def lowered(fitted: StandIn, archive: Archive, metric: str) -> StandIn:
+    """The same, lowered until it is below the metric at every member of an archive."""
     if fitted.genewise is None:
         return fitted
     values = archive.metrics[:, archive.problem.metrics.index(metric)]

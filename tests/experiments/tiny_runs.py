@@ -17,8 +17,10 @@ from experiments.plan import OpenRun, open_run
 from experiments.strict import read_yaml
 from nas.genotype import FloatArray, IntArray
 from nas.problem import Problem
-from nas.search import Hybrid, IntegerProgram, Nsga2
 from nas.search.archive import Sampler
+from nas.search.evolution import Nsga2
+from nas.search.hybrid import Hybrid
+from nas.search.integer_program import IntegerProgram
 from supernet.metrics import read_metrics
 
 TINY = Path(__file__).with_name("tiny.yaml")

@@ -42,6 +42,14 @@ def test_non_dominated_over_several_blocks() -> None:
     assert np.array_equal(non_dominated(points), brute_front(points))
 
 
+@pytest.mark.parametrize("coarse", [False, True])
+def test_non_dominated_of_more_points_than_are_looked_at_together(coarse: bool) -> None:
+    points = np.random.default_rng(1).random((9000, 2))
+    points = np.round(points, 2) if coarse else points
+    points = points[points.sum(axis=1) > 0.5]
+    assert np.array_equal(non_dominated(points), brute_front(points))
+
+
 def test_equal_points_are_all_kept() -> None:
     assert non_dominated(np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 2.0]])).tolist() == [True, True, False]
 
