@@ -21,21 +21,23 @@ CPU, FPGA = "local-cpu", "zu3eg"
 
 
 def digits_problems(
-    quick: bool, runs: Path, devices: Mapping[str, Device], say: Callable[[str], None]
+    quick: bool, runs: Path, devices: Mapping[str, Device], say: Callable[[str], None], share: bool = True
 ) -> dict[str, Problem]:
-    """The problems of devices that are the config's or derived from them, with errors that they share.
+    """The problems of devices that are the config's or derived from them.
 
     Args:
         quick: The small training of `nas bench demo --quick`.
         runs: Folder of runs; what is trained and measured already is used again.
         devices: By name, of the families of the digits' config.
         say: Told of every stage.
+        share: Whether an error is predicted once for all of them; without, one search does not speed up the next.
     """
     config = demo_config(0, quick)
     context, stages = Context(config, runs / f"bench-digits{'-quick' if quick else ''}"), plan(config)
     predictors_only(config, context.runs, say)
     at, measured = context.run.stage_dir, stages.device(CPU).measure
-    errors = SharedErrors(context.space, accuracy.load(context.space, at(stages.fit) / ACCURACY))
+    predictor = accuracy.load(context.space, at(stages.fit) / ACCURACY)
+    errors = SharedErrors(context.space, predictor) if share else predictor
     targets = {"onnxruntime": stages.device(CPU).target, "unrolled-fpga": stages.device(FPGA).target}
     folder = None if measured is None else at(measured)
     return {
