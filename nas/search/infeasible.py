@@ -13,8 +13,9 @@ from nas.search.archive import Archive
 from nas.search.evolution import Nsga2
 from nas.search.programs import Programs
 from nas.search.refine import best_within, refine
+from nas.search.stand_in import stand_in
 
-_EFFORT = 4.0
+_EFFORT = 3.0
 """Of all programs together, about seconds."""
 
 _SHORT = Nsga2(population=32, generations=16)
@@ -115,10 +116,10 @@ def explain(problem: Problem, seed: int) -> Infeasible:
     while (found := question.irreducible(rest)) is not None:
         sets.append(found)
         rest = tuple(c for c in rest if c not in found)
-    if not sets:
-        feasible = question.satisfying(rest)[0]
-        return Infeasible((), None, feasible, "some network satisfies all constraints; give the search more effort")
     conflicts = tuple(question.conflict(constraints, alone) for constraints in sets)
+    feasible = question.satisfying(tuple(alone))[0] if not sets or question.known(tuple(alone)) else None
+    if not sets or feasible is not None:
+        return Infeasible((), None, feasible, "some network satisfies all constraints; give the search more effort")
     nearest = question.nearest()
     proved = any(conflict.proved for conflict in conflicts)
     head = "no network satisfies the constraints" if proved else "found no network that satisfies the constraints"
@@ -152,26 +153,42 @@ class _Question:
     def satisfying(self, limits: Sequence[Constraint]) -> tuple[Genotype | None, bool]:
         """A network within all limits, or None; and whether it is proved that there is none."""
         key = frozenset(limits)
-        if key not in self.answers:
+        if (known := self.known(limits)) is not None:
+            self.answers[key] = known, False
+        elif key not in self.answers:
             self.answers[key] = self._satisfying(limits)
         return self.answers[key]
 
+    def known(self, limits: Sequence[Constraint]) -> Genotype | None:
+        """A network within all limits among those that came up already."""
+        place = best_within(self.programs.archive, limits[0].metric, limits) if limits else None
+        return None if place is None else self._genotype(place)
+
     def _satisfying(self, limits: Sequence[Constraint]) -> tuple[Genotype | None, bool]:
-        place, held = self.programs.minimise({}, limits), self.programs.held(limits)
-        if self.programs.archive.proofs[-1].status == "infeasible":
-            return None, True
-        if place is None or len(held) < len(limits):
-            hard = next((limit for limit in limits if limit not in held), limits[0])
-            place = best_within(self.programs.archive, hard.metric, limits)
-            if place is None:
-                self._searched(hard.metric, [limit for limit in limits if limit != hard])
-                place = best_within(self.programs.archive, hard.metric, limits)
-        return (None if place is None else self._genotype(place)), False
+        hard = next((limit for limit in limits if limit.metric not in self.problem.priced), None)
+        if hard is None:
+            place = self.programs.minimise({}, limits)
+            if self.programs.archive.proofs[-1].status == "infeasible":
+                return None, True
+            if place is not None:
+                return self._genotype(place), False
+            hard = limits[0]
+        proofs = len(self.programs.archive.proofs)
+        self._searched(hard.metric, [limit for limit in limits if limit != hard])
+        held = self.programs.held(limits)
+        made = self.programs.archive.proofs[proofs:]
+        proved = any(proof.status == "infeasible" and not proof.excluded and proof.limits == held for proof in made)
+        return self.known(limits), proved
 
     def irreducible(self, limits: tuple[Constraint, ...]) -> tuple[Constraint, ...] | None:
         """A set of them that excludes each other and of which none can be left out; None where there is none."""
         if not limits or self.satisfying(limits)[0] is not None:
             return None
+        archive = self.programs.archive
+        # What no network has exceeded yet is hardly to blame: one question for all of it.
+        broken = tuple(c for c in limits if (archive.metrics[:, self.problem.metrics.index(c.metric)] > c.limit).any())
+        if broken and broken != limits and self.satisfying(broken)[0] is None:
+            limits = broken
         for limit in sorted(limits, key=lambda limit: limit.metric in self.problem.priced):
             rest = tuple(other for other in limits if other != limit)
             if rest and self.satisfying(rest)[0] is None:
@@ -199,6 +216,9 @@ class _Question:
             replace(self.problem, objectives=(metric,), constraints=tuple(limits)),
         )
         if metric not in self.problem.priced:
+            if metric not in self.programs.surrogates:
+                self.programs.surrogate(metric)
+                self.programs.surrogates[metric] = stand_in(archive, metric).genewise or self.programs.surrogate(metric)
             refine(self.programs, metric, limits, 1, 1)
         values = archive.metrics[:, archive.problem.metrics.index(metric)]
         starts = np.lexsort((values, question.violation(archive.metrics)))[: _SHORT.population // 2]

@@ -138,10 +138,22 @@ class Solve(Protocol):
     ) -> Solution: ...
 
 
-def build(problem: Problem, metrics: Sequence[str]) -> Program:
-    """The program of a problem, with these of its additive and pipelined metrics."""
+Shares = dict[str, list[tuple[Factor, ...]]]
+"""The factors of each sum that a metric is made of."""
+
+
+def build(problem: Problem, metrics: Sequence[str], known: Shares | None = None) -> Program:
+    """The program of a problem, with these of its additive and pipelined metrics.
+
+    Args:
+        problem: The problem.
+        metrics: Which metrics.
+        known: Factors of programs of the same problem built before; those made now are added.
+    """
     sums = {name: _sums(problem, name) for name in metrics}
-    shares = {name: [factors(problem, cost) for cost in costs] for name, costs in sums.items()}
+    made = {} if known is None else known
+    made |= {name: [factors(problem, cost) for cost in costs] for name, costs in sums.items() if name not in made}
+    shares = {name: made[name] for name in metrics}
     choices, columns = _choices(problem)
     equalities = [_one_choice(problem, choices, gene) for gene in range(len(choices))]
     owners = _owners([factor for parts in shares.values() for part in parts for factor in part])

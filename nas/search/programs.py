@@ -13,7 +13,7 @@ from nas.genotype import IntArray
 from nas.problem import Constraint, sample, sample_sizes
 from nas.search import surrogate
 from nas.search.archive import Archive, Proof
-from nas.search.program import Limit, Linear, Peak, Program, Solution, Solve, build
+from nas.search.program import Limit, Linear, Peak, Program, Shares, Solution, Solve, build
 
 SolverName = Literal["auto", "cp-sat", "highs"]
 
@@ -56,10 +56,14 @@ class Programs:
     def _built(self) -> dict[frozenset[str], Program]:
         return {}
 
+    @cached_property
+    def _factors(self) -> Shares:
+        return {}
+
     def program(self, metrics: frozenset[str]) -> Program:
         """The program that knows these metrics; each one less makes it smaller and faster."""
         if metrics not in self._built:
-            self._built[metrics] = build(self.archive.problem, sorted(metrics))
+            self._built[metrics] = build(self.archive.problem, sorted(metrics), self._factors)
         return self._built[metrics]
 
     @cached_property

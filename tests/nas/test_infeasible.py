@@ -121,3 +121,19 @@ def _pipelined(problem: Problem, rng: np.random.Generator) -> Problem:
 
     metrics = ("error", "latency_s", "interval_s")
     return Problem(problem.space, metrics, evaluate, metrics, (), problem.allowed, sums, slowest)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_conflicts_with_a_predicted_error_are_irreducible_and_leave_out_what_is_never_exceeded(
+    seed: int, make_problem: MakeProblem, every: Every, limited: Callable[[Problem, str, float], Constraint]
+) -> None:
+    """Two limits that nothing meets together, beside one that everything meets."""
+    problem = make_problem(seed, genes=7)
+    values = problem.evaluate(every(problem.space, problem.allowed))
+    limits = (limited(problem, "error", 0.03), Constraint("latency_s", 1.0), limited(problem, "lut", 0.03))
+    problem = replace(problem, constraints=limits)
+    columns = problem.columns(tuple(c.metric for c in limits))
+    possible = bool((values[:, columns] <= [c.limit for c in limits]).all(axis=1).any())
+    answer = explain(problem, seed)
+    assert possible == (answer.feasible is not None)
+    assert set(answer.binding) == (set() if possible else {limits[0], limits[2]})
