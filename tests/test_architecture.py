@@ -23,7 +23,7 @@ HOMES = {
     "numpy": ("",),
     "torch": ("supernet/", "predictors/neural.py"),
     "scipy": ("predictors/",),
-    "threadpoolctl": ("experiments/bench/speed.py",),
+    "threadpoolctl": ("experiments/bench/speed.py", "experiments/bench/hybrid.py"),
     "sklearn": ("supernet/data/digits.py", "predictors/"),
     "PIL": ("supernet/data/decode.py",),
     "h5py": ("supernet/data/hdf5.py",),
