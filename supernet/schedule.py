@@ -7,8 +7,7 @@ and a resumed run those of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -69,21 +68,16 @@ class Stage:
 def stages(training: Training, epoch_steps: int) -> tuple[Stage, ...]:
     """All stages that have steps, in order; an epoch has `epoch_steps`."""
     found: list[Stage] = []
+    floats = sum(sum(lengths) for phase, lengths in training.epochs.items() if phase != "precision")
     for phase in PHASES[training.strategy]:
-        lengths = training.epochs.get(phase, ())
+        lengths, networks = training.epochs.get(phase, ()), training.networks(phase)
+        alone = training.anneal == "stage" or phase == "precision"
         for index, epochs in enumerate(lengths, 1):
             start, steps = (found[-1].end if found else 0), epochs * epoch_steps
+            annealed = (start, start + steps) if alone else (0, floats * epoch_steps)
             if steps:
-                networks = training.networks(phase)
-                found.append(Stage(training.strategy, phase, index, len(lengths), start, steps, networks, (0, 0)))
-    return tuple(replace(stage, annealed=_annealed(training, stage, found)) for stage in found)
-
-
-def _annealed(training: Training, stage: Stage, others: Sequence[Stage]) -> tuple[int, int]:
-    """The steps of the cosine a stage is on: its own, or that of all stages; precision always has its own."""
-    if training.anneal == "stage" or stage.phase == "precision":
-        return stage.start, stage.end
-    return 0, max(other.end for other in others if other.phase != "precision")
+                found.append(Stage(training.strategy, phase, index, len(lengths), start, steps, networks, annealed))
+    return tuple(found)
 
 
 def rate_share(step: int, steps: int, warmup: float) -> float:

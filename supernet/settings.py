@@ -40,12 +40,14 @@ class Training:
             `sandwich` the largest and the smallest count, so it is at least 2 there.
         shrink_rate: Peak of every phase after the first; None for `learning_rate`.
         anneal: Over what the rate rises and falls: each `stage`, as in Once-for-All, or the whole `training` but
-            precision, whose stages have their own. Few epochs are better spent on one cosine.
+            precision, whose stages have their own. One cosine makes better use of few epochs, and a poor teacher:
+            the full network is frozen while its rate is still high.
         optimizer: `sgd` with Nesterov momentum 0.9, or `adamw`.
         warmup: Share of the steps of `anneal` over which the rate rises linearly, in [0, 1).
         weight_decay: Of the weights of products; BatchNorm, biases and kernel transforms do not decay.
         label_smoothing: Share of the hard labels spread over all classes; under `sandwich` the largest network's only.
         distillation: Weight of the teacher's soft labels in the loss of those it teaches; the labels get the rest.
+            At 0 nothing is taught, and nothing frozen to teach.
         ema: Decay of the weights' running average, which replaces the weights as each stage ends; 0 for none.
         clip: Largest norm of the gradient; 0 for any.
         augmentation: How training images are varied.

@@ -143,11 +143,11 @@ class SupernetTraining:
             self.average = Average(self.supernet.parameters(), self.training.ema)
 
     def _leave(self, stage: Stage) -> None:
-        """The average takes the weights' place; the full network, once trained, becomes the teacher."""
+        """The average takes the weights' place; the full network, once trained, becomes the teacher if one is asked."""
         if self.average is not None:
             self.average.apply()
             self.average = None
-        if stage.phase == "full" and stage.index == stage.count:
+        if self.training.distillation and stage.phase == "full" and stage.index == stage.count:
             self.teacher = self._frozen_full(self.calibration_images)
         self.optimizer = fresh_optimizer(self.supernet, self.training)
 

@@ -272,6 +272,14 @@ def test_only_progressive_shrinking_has_a_teacher_of_its_own(name: str, finished
     assert equal(training.full_subnet().state_dict(), training.specialise(training.full).state_dict())
 
 
+def test_without_distillation_nothing_is_frozen_to_teach(tmp_path: Path) -> None:
+    settings = replace(PROGRESSIVE, distillation=0.0, epochs={"full": (1,), "kernel": (1,)})
+    training = begin(settings)
+    training.run(tmp_path / "checkpoint.pt", ignore)
+    assert training.teacher is None
+    assert equal(training.full_subnet().state_dict(), training.specialise(training.full).state_dict())
+
+
 def test_the_average_takes_the_weights_place_as_a_stage_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of a run without average, averaged by hand; the first stage, as later ones start elsewhere."""
     settings, seen = replace(PROGRESSIVE, epochs={"full": (2,)}, clip=0.0), list[dict[str, torch.Tensor]]()
