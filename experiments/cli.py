@@ -233,7 +233,9 @@ def deploy(
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
 ) -> None:
-    """Find the best predicted network of a finished run for every device and budget, with proved bounds.
+    """Find the best predicted network of a finished run for every device and budget.
+
+    Bounds are proved for an additive stand-in of the error that lies below every error predicted in the search.
 
     Any device that suits the space will do, also one the run was not made for; the supernet is not trained again.
     """

@@ -43,7 +43,7 @@ class Deployed:
         budgets: Upper limits on the metric, by device.
         genotype: The best network found within budgets and constraints, None without one.
         metrics: Its predicted metrics.
-        bound: Proved lower bound of the error, as in `StandIn.bounds`; None where nothing fits the budgets.
+        bound: Lower bound of the error, proved as far as `StandIn.bounds` says; None where nothing fits the budgets.
     """
 
     device: str
@@ -224,9 +224,7 @@ def _answer(archive: Archive, below: StandIn, budgets: Mapping[str, Constraint],
     programs.surrogates["error"] = below.genewise
     programs.minimise("error", limits)
     proof = archive.proofs[-1]
-    bound = None
-    if proof.bound is not None:
-        bound = float(np.exp(proof.bound - below.slack)) if below.logarithmic else proof.bound - below.slack
+    bound = None if proof.bound is None else float(below.below(np.array(proof.bound)))
     place = best_within(archive, "error", limits)
     held = {device: limit.limit for device, limit in budgets.items()}
     if place is None:

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nas.genotype import FloatArray, IntArray
+from nas.genotype import IntArray
 from nas.problem import Constraint
 from nas.search import surrogate
 from nas.search.archive import Archive
 from nas.search.programs import Programs
-
-_REACH = 0.1
-"""Share of the genes by which a member may differ from the best before it counts 1/e as much."""
 
 _IDLE = 2
 """Rounds without progress that end a refinement."""
@@ -68,12 +65,6 @@ def best_within(archive: Archive, metric: str, limits: Sequence[Constraint]) -> 
 
 def _corrected(archive: Archive, metric: str, first: surrogate.Genewise, centre: IntArray) -> surrogate.Genewise:
     values = archive.metrics[:, archive.problem.metrics.index(metric)]
-    return surrogate.fit(archive.problem, archive.genotypes, values, _nearness(archive.genotypes, centre), first)
-
-
-def _nearness(population: IntArray, centre: IntArray) -> FloatArray:
-    """exp(-distance to the nearest of the centre), in `_REACH` of the genes, scaled to a mean of 1."""
-    distance = np.min([(population != member).mean(axis=1) for member in centre], axis=0)
-    near = np.exp(-distance / _REACH)
-    share: FloatArray = near / near.mean()
-    return share
+    return surrogate.fit(
+        archive.problem, archive.genotypes, values, surrogate.nearness(archive.genotypes, centre), first
+    )

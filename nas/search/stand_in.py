@@ -18,9 +18,6 @@ from nas.search.archive import Archive
 from nas.search.exact_front import Front, exact_front
 from nas.tables import AdditiveCost, AdditiveTable
 
-_REACH = 0.1
-"""Share of the genes by which a member may differ from the nearest centre before it counts 1/e as much."""
-
 _ROUNDING = 1e-9
 
 _MOST_FITTED = 4000
@@ -59,9 +56,12 @@ class StandIn:
         where all of them are, the bound holds for the metric itself.
         """
         reached = np.searchsorted(front.values[::-1, 1], budgets + _ROUNDING * np.abs(budgets), side="right")
-        least = np.append(np.inf, front.values[::-1, 0])[reached] - self.slack
-        values: FloatArray = np.exp(least) if self.logarithmic else least
-        return values
+        return self.below(np.append(np.inf, front.values[::-1, 0])[reached])
+
+    def below(self, values: FloatArray) -> FloatArray:
+        """What the metric is at least, in its unit, where the sum is at least `values`; proved as `bounds` are."""
+        least = values - self.slack
+        return np.exp(least) if self.logarithmic else least
 
 
 def stand_in(
@@ -86,7 +86,7 @@ def stand_in(
         return StandIn(problem, problem.additive[metric])
     logarithmic = bool((values > 0).all()) if prior is None else prior.logarithmic
     wanted = np.log(values) if logarithmic else values
-    importance = None if centre is None else nearness(population, centre)
+    importance = None if centre is None else surrogate.nearness(population, centre)
     fitted = surrogate.fit(problem, population, wanted, importance, None if prior is None else prior.genewise)
     return StandIn(problem, fitted.additive(problem), fitted, logarithmic)
 
@@ -109,14 +109,6 @@ def lowered(fitted: StandIn, archive: Archive, metric: str) -> StandIn:
     values = archive.metrics[:, archive.problem.metrics.index(metric)]
     rest = (np.log(values) if fitted.logarithmic else values) - fitted.genewise(archive.problem, archive.genotypes)
     return replace(fitted, slack=max(0.0, -float(rest.min())))
-
-
-def nearness(population: IntArray, centre: IntArray) -> FloatArray:
-    """exp(-distance to the nearest of the centre), in `_REACH` of the genes, scaled to a mean of 1."""
-    distance = np.min([(population != member).mean(axis=1) for member in centre], axis=0)
-    near = np.exp(-distance / _REACH)
-    share: FloatArray = near / near.mean()
-    return share
 
 
 def weighted(costs: Sequence[AdditiveCost], weights: FloatArray) -> AdditiveCost:

@@ -12,6 +12,9 @@ from nas.tables import AdditiveCost, AdditiveTable
 
 _RIDGE = 1.0
 
+_REACH = 0.1
+"""Share of the genes by which a member may differ from the nearest centre before it counts 1/e as much."""
+
 
 @dataclass(frozen=True)
 class Genewise:
@@ -73,3 +76,11 @@ def fit(
     gram = centred.T @ (share[:, None] * centred) + _RIDGE * np.eye(len(means))
     weights = np.linalg.solve(gram, centred.T @ (share * (rest - mean)))
     return Genewise(start.weights + weights.reshape(-1, most), start.constant + mean - float(means @ weights))
+
+
+def nearness(population: IntArray, centre: IntArray) -> FloatArray:
+    """Importance of members for a fit near some genotypes, shape (n,): exp(-distance to the nearest), of mean 1."""
+    distance = np.min([(population != member).mean(axis=1) for member in centre], axis=0)
+    near = np.exp(-distance / _REACH)
+    share: FloatArray = near / near.mean()
+    return share
