@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -188,11 +188,8 @@ def _alive(study: SharedStudy, number: int, patience_s: float) -> Iterator[None]
         count = 1
         while not ended.wait(patience_s / _BEATS):
             count += 1
-            try:
+            with suppress(NasError):  # the worker notices a lost storage itself; it may be back at the next beat
                 study.beat(number, count, patience_s)
-            except Exception:
-                # Lost trials and storages are the worker's to notice; a storage may be back at the next beat.
-                continue
 
     thread = threading.Thread(target=beats, daemon=True)
     thread.start()

@@ -95,8 +95,8 @@ class SharedStudy:
             self._storage.set_trial_user_attr(self._trial_id(number), "genotype", genotype)
 
     def beat(self, number: int, count: int, within_s: float) -> None:
-        """Give a sign of life, and promise the next."""
-        with reached(self.url):
+        """Give a sign of life, and promise the next; nothing happens where the trial was finished meanwhile."""
+        with reached(self.url), _unless_finished():
             self._storage.set_trial_user_attr(self._trial_id(number), "beat", [count, within_s])
 
     def finish(self, number: int, metrics: Mapping[str, float]) -> bool:

@@ -196,8 +196,8 @@ def training_of(study: SharedStudy, worker: subprocess.Popen[str]) -> int:
     """A trial whose network a worker is training, once it is."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and worker.poll() is None:
-        ledger = study.read()
-        for trial in study.trials():
+        trials, ledger = study.trials(), study.read()  # in this order: a trial made in between is in the ledger alone
+        for trial in trials:
             mine = str(trial.user_attrs.get("worker")).endswith(f"-{worker.pid}") and trial.state.name == "RUNNING"
             if mine and ledger.duty(trial.number) == "train" and ledger.entries[trial.number].beats >= 1:
                 return trial.number
@@ -214,11 +214,14 @@ def test_of_three_workers_one_is_killed_and_another_does_its_trial(
     entries: dict[str, Any] = read_yaml(TINY)  # type: ignore[assignment]
     config.write_text(yaml.safe_dump(entries | {"finalize": {"members": 4, "baseline": 1, "epochs": 60}}))
     found = candidates(load_config(config), finished.runs, "zu3eg", "nsga2")
-    workers = [started(config, finished.runs, storage) for _ in range(3)]
-    study = SharedStudy(storage, found.name, found.problem, "nsga2", 0, TRIALS)
-    killed = training_of(study, workers[0])
-    workers[0].send_signal(signal.SIGKILL)
-    said = [worker.communicate(timeout=PATIENCE_S) for worker in workers]
+    with ExitStack() as running:
+        workers = [running.enter_context(started(config, finished.runs, storage)) for _ in range(3)]
+        for worker in workers:
+            running.callback(worker.kill)
+        study = SharedStudy(storage, found.name, found.problem, "nsga2", 0, TRIALS)
+        killed = training_of(study, workers[0])
+        workers[0].send_signal(signal.SIGKILL)
+        said = [worker.communicate(timeout=PATIENCE_S) for worker in workers]
     assert [worker.returncode for worker in workers] == [-signal.SIGKILL, 0, 0], said
     ledger = study.read()
 
