@@ -5,7 +5,7 @@ import pytest
 
 from nas.errors import NasError
 from nas.genotype import BoolArray, FloatArray
-from nas.pareto import crowding_distance, hypervolume, non_dominated, rank, spread_subset
+from nas.pareto import crowding_distance, dominated_share, hypervolume, non_dominated, rank, spread_subset
 
 
 def brute_front(points: FloatArray) -> BoolArray:
@@ -121,3 +121,12 @@ def test_spread_subset_edges() -> None:
     with pytest.raises(NasError, match="at least 3"):
         spread_subset(points, 2)
     assert len(spread_subset(np.ones((9, 2)), 4)) == 4
+
+
+@pytest.mark.parametrize("objectives", [2, 4, 5])
+def test_the_share_of_points_dominated_estimates_the_hypervolume(objectives: int) -> None:
+    points = cloud(5, 60, objectives, coarse=False)
+    least, most = points.min(axis=0), points.max(axis=0) + 0.1
+    drawn = np.random.default_rng(0).uniform(least, most, size=(20_000, objectives))
+    exact = hypervolume(points, most) / np.prod(most - least)
+    assert dominated_share(points, drawn) == pytest.approx(exact, abs=5 * (exact * (1 - exact) / 20_000) ** 0.5)
