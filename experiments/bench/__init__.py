@@ -35,11 +35,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "demo": Benchmark("The main job, end to end: `digits.yaml`", "demo", "demo"),
     "search": Benchmark("Search by few trainings: NAS-Bench-201 with measured latencies", "search", "search"),
     "programs": Benchmark("Integer programs: proofs, and exhaustive search beside them", "programs", "programs"),
-    "speed": Benchmark("Search by predictions: the joint genotype of a mobile space, one core", "speed", "speed"),
+    "speed": Benchmark("Search by predictions: one core, and many devices in one go", "speed", "speed"),
     "hybrid": Benchmark(
         "Hybrid search, evolution alone and programs alone at equal time, on the digits' supernet", "hybrid", "hybrid"
     ),
-    "deploy": Benchmark("Five devices, ten budgets each, in one go, digits' supernet", "deploy", "deploy_bench"),
     "supernet": Benchmark(
         "Subnets of a supernet against the same networks trained alone, Fashion-MNIST", "supernet", "supernet",
         ("fashion",),

@@ -39,8 +39,3 @@ def deploy_figures(quick: bool, runs: Path, say: Callable[[str], None]) -> dict[
         "deploy_5x10_networks": figure(served, "of 50 budgets"),
         "deploy_5x10_gap": figure(gaps, "share of the error above its bound, mean over budgets"),
     }
-
-
-def deploy_bench(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict[str, Figure]:
-    """The figures above; `out` is not used: there is no picture."""
-    return deploy_figures(quick, runs, say)

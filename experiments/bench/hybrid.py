@@ -26,7 +26,9 @@ from nas.search.evolution import Nsga2
 from nas.search.hybrid import Hybrid
 from nas.search.integer_program import IntegerProgram
 
-SEEDS = 10
+SEEDS = range(10, 20)
+"""None of which was looked at while the hybrid's settings were chosen; lower ones were."""
+
 _ENDLESS = 10**6
 _MARGIN = 1.05
 
@@ -113,16 +115,16 @@ def hybrid(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> di
     """
     devices = {name: load_device(name) for name in (CPU, FPGA)}
     made: dict[str, Figure] = {}
-    count = 2 if quick else SEEDS
+    seeds = SEEDS[:2] if quick else SEEDS
     with threadpool_limits(1):
         for device, problem in digits_problems(quick, runs, devices, say, share=False).items():
             for sampler in ALONE.values():  # solvers are imported, and memory is warm, before anything is timed
                 searched(problem, sampler, 0, 0.5)
-            say(f"{device}: {count} hybrids")
-            ours = [searched(problem, HYBRID, seed) for seed in range(count)]
+            say(f"{device}: {len(seeds)} hybrids")
+            ours = [searched(problem, HYBRID, seed) for seed in seeds]
             seconds = float(np.median([watched.end for watched, _ in ours]))
-            found = [_trial(problem, seed, *one, seconds) for seed, one in enumerate(ours)]
-            for seed, one in enumerate(found):
+            found = [_trial(problem, seed, *one, seconds) for seed, one in zip(seeds, ours, strict=True)]
+            for seed, one in zip(seeds, found, strict=True):
                 say(f"{device}, seed {seed}: " + ", ".join(f"{name} {value:.5g}" for name, value in one.items()))
             made |= {f"{name}[{device}]": figure([one[name] for one in found], unit) for name, unit in _UNITS.items()}
     return made
@@ -134,7 +136,7 @@ _UNITS = {
     "hv_program": "hypervolume, ratio to the union of the three fronts",
     "hybrid_minus_best_alone": "difference of the ratios, same seed",
     "hybrid_s": "CPU seconds; the others get the median",
-    "gap": "share of the error above its proved bound, mean over budgets",
+    "gap": "share of the error above a bound proved for its stand-in, mean over budgets",
 }
 
 

@@ -1,4 +1,4 @@
-"""`nas bench speed`: how fast the search is, on one core.
+"""`nas bench speed`: how fast the search is, on one core, and how fast many devices are served on all of them.
 
 The space is Once-for-All's mobile space, 20 blocks in five stages, with weight bits, activation bits and sparsity of
 every convolution. How fast candidates are predicted does not depend on what was learned, so the accuracy predictor is
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from experiments.bench.deploy import deploy_figures
 from experiments.bench.results import Figure, figure
 from experiments.problems import evaluation
 from hw_models import unrolled
@@ -118,13 +119,14 @@ def candidate_rates(quick: bool, say: Callable[[str], None]) -> Iterator[tuple[s
 
 
 def speed(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict[str, Figure]:
-    """All figures, on one core.
+    """All figures; candidates are counted on one core.
 
     Args:
         quick: Fewer and shorter searches.
-        runs: Not used: nothing is kept.
+        runs: Folder of runs, for the supernet that many devices are served from.
         out: Not used: there is no picture.
         say: Told what comes next.
     """
     with threadpool_limits(1):
-        return dict(candidate_rates(quick, say))
+        rates = dict(candidate_rates(quick, say))
+    return rates | deploy_figures(quick, runs, say)

@@ -26,7 +26,7 @@ def test_unknown_benchmarks_are_named(tmp_path: Path) -> None:
     result = _bench(tmp_path, "dmo")
     assert result.returncode == 2
     assert "did you mean 'demo'" in result.stderr
-    assert {"demo", "search", "programs", "speed", "hybrid", "deploy", "supernet"} < set(BENCHMARKS)
+    assert {"demo", "search", "programs", "speed", "hybrid", "supernet"} < set(BENCHMARKS)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

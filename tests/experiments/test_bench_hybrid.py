@@ -1,4 +1,4 @@
-"""The laws of `nas bench hybrid` and `nas bench deploy`."""
+"""The laws of `nas bench hybrid`, and the devices that `nas bench speed` serves."""
 
 import time
 from dataclasses import replace
