@@ -44,9 +44,9 @@ class Ranks:
 ALONE = Ranks()
 
 
-def has_gpu() -> bool:
-    """Whether torch finds a GPU on this machine."""
-    return torch.cuda.is_available()
+def gpus() -> int:
+    """How many GPUs torch finds on this machine."""
+    return torch.cuda.device_count()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from experiments.strict import read_yaml
 from experiments.workers import parallel
 from nas.genotype import FloatArray, Gene, IntArray, SearchSpace, canonical, largest, tilted_population
 from nas.network import Network, macs
-from supernet.distributed import has_gpu, threads, training_device
+from supernet.distributed import ALONE, Ranks, gpus, threads, training_device
 from supernet.evaluate import error
 from supernet.metrics import recorded
 from supernet.overhead import StepCost, step_cost
@@ -95,7 +95,7 @@ def _accuracy(
     jobs += [Job("alone", seed, (size,)) for size in reversed(sizes) for seed in configs]
     found: dict[tuple[str, int, str], float] = {}
     with progress(f"{len(jobs)} trainings", len(jobs)) as advance:
-        for job, errors in parallel(partial(_train, dict(configs), folder), jobs):
+        for (_, job), errors in parallel(partial(_train, dict(configs), folder), list(enumerate(jobs))):
             found |= {(job.method, job.seed, size): 1 - error for size, error in errors.items()}
             advance(note=job.name)
             say(f"{job.name}: " + ", ".join(f"{size} {1 - error:.2%}" for size, error in errors.items()))
@@ -147,12 +147,14 @@ def _step_figures(config: Config, quick: bool, say: Callable[[str], None]) -> di
     }
 
 
-def _train(configs: Mapping[int, Config], folder: Path, job: Job) -> dict[str, float]:
-    """Train, or go on training, and score: the test error of each of the job's sizes."""
+def _train(configs: Mapping[int, Config], folder: Path, numbered: tuple[int, Job]) -> dict[str, float]:
+    """Train, or go on training, and score: the test error of each of the job's sizes. GPUs take jobs by turns."""
+    number, job = numbered
+    gpu = Ranks(local=number % gpus()) if gpus() else ALONE
     context = Context(configs[job.seed], folder)
     networks = {size: at_level(context.space, SIZES[size]) for size in job.sizes}
     space: SearchSpace = Alone(networks[job.sizes[0]]) if job.method == "alone" else context.space
-    settings, device = _settings(context.config.supernet, job.method), training_device(context.config.train_on)
+    settings, device = _settings(context.config.supernet, job.method), training_device(context.config.train_on, gpu)
     home = folder / f"{job.name}-{_key(context.config, settings)}"
     home.mkdir(parents=True, exist_ok=True)
     done, checkpoint = home / "errors.json", home / CHECKPOINT
@@ -176,7 +178,7 @@ def _key(config: Config, settings: Training) -> str:
 
 def _config(name: str, quick: bool, seed: int) -> Config:
     values = {**read_yaml(CONFIGS / f"{name}.yaml"), "seed": seed}
-    if has_gpu():
+    if gpus():
         values |= {"train_on": "cuda"}
     if quick:
         epochs = {phase: [1] for phase in values["supernet"]["epochs"]}
