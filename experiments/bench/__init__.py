@@ -45,6 +45,6 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "supernet-cifar10": Benchmark(
         "Subnets of a supernet against the same networks trained alone, CIFAR-10", "supernet", "supernet",
-        ("cifar10",),
+        ("cifar10-short",),
     ),
 }  # fmt: skip
