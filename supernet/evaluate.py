@@ -20,7 +20,7 @@ from supernet.optimise import MOMENTUM, distilled_loss, set_cosine_rate
 from supernet.run import fit
 from supernet.subnet import from_design
 
-_POSITIONS = {"cpu": 1 << 16, "cuda": 1 << 23}
+_POSITIONS = {"cpu": 1 << 16, "cuda": 1 << 21}
 """Pixels of the images that go through at a time where no batch is given: tensors small enough that a CPU's memory is
 used again instead of mapped anew, or large enough to fill a GPU. The same for all networks, so that sums are too."""
 
