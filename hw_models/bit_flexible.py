@@ -1,0 +1,89 @@
+"""A neural processor whose multipliers split into narrower ones, so every bit less is faster.
+
+BitFusion (Sharma et al., ISCA 2018): a systolic array of fusion units, each of sixteen 2-bit multipliers, multiplies
+(8 / w) * (8 / a) pairs of w- and a-bit operands per cycle, with w and a rounded up to 2, 4 or 8. 16 bits take several
+cycles by the same formula. A layer takes the larger of
+
+    compute = positions * kernel^2 * ceil(out / columns) * ceil(in / (rows * fused))
+    memory  = (act_bits * inputs + weight_bits * weights + output_bits * outputs) / bits_per_cycle
+
+A depthwise layer fills only `depthwise_macs` lanes, as it has one input channel to sum over.
+The table of APQ (Wang et al., CVPR 2020), 6567 simulated layers, shows the rates of its array.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hw_models.work import work
+from nas.errors import NasError
+from nas.network import FLOAT_BITS, Conv2d, Input, Layer, Linear, Network, weight_count
+
+WIDTHS = (2, 4, 8, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class BitFlexible:
+    """An array of fusion units.
+
+    Attributes:
+        clock_hz: Its clock.
+        rows: Input channels summed per cycle at 8 bits.
+        columns: Output channels per cycle.
+        depthwise_macs: Multiply-accumulates per cycle of a depthwise layer at 8 bits.
+        bits_per_cycle: Bandwidth of memory.
+        output_bits: Traffic per output: the wide sum.
+    """
+
+    clock_hz: float
+    rows: int
+    columns: int
+    depthwise_macs: int
+    bits_per_cycle: int
+    output_bits: int
+
+
+def fused(layer: Layer, weight_bits: int, act_bits: int) -> float:
+    """Products of one fusion unit per cycle, 16 at 2 x 2 bits and 1 at 8 x 8.
+
+    Raises:
+        NasError: Wider than 16 bits, such as float.
+    """
+    if FLOAT_BITS in (weight_bits, act_bits):
+        raise NasError(
+            f"layer {layer.name}: a bit-flexible array computes with 2..16 bits, not with float; quantize it"
+        )
+    weight, act = (next(width for width in WIDTHS if width >= bits) for bits in (weight_bits, act_bits))
+    return 64 / (weight * act)
+
+
+def layer_cycles(layer: Layer, device: BitFlexible) -> float:
+    """Cycles of one layer.
+
+    Raises:
+        NasError: The op is unknown, or the layer is not quantized.
+    """
+    if isinstance(layer, Input):
+        return 0.0
+    asked = work(layer)
+    products = fused(layer, asked.weight_bits, asked.act_bits)
+    if isinstance(layer, Linear) or (isinstance(layer, Conv2d) and layer.groups == 1):
+        window = layer.kernel**2 if isinstance(layer, Conv2d) else 1
+        columns = math.ceil(layer.out_shape[0] / device.columns)
+        compute = float(layer.positions * window * columns * math.ceil(layer.in_shape[0] / (device.rows * products)))
+    else:
+        compute = asked.macs / (device.depthwise_macs * products)
+    weights = weight_count(layer) * asked.weight_bits
+    outputs = math.prod(layer.out_shape) * device.output_bits
+    return max(compute, (8 * asked.read_bytes + weights + outputs) / device.bits_per_cycle)
+
+
+def layer_latency_s(layer: Layer, device: BitFlexible) -> float:
+    """Seconds of one layer."""
+    return layer_cycles(layer, device) / device.clock_hz
+
+
+def latency_s(network: Network, device: BitFlexible) -> float:
+    """Seconds for one input, the sum over layers."""
+    return sum(layer_latency_s(layer, device) for layer in network)
