@@ -33,7 +33,7 @@ def at(content: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def test_the_devices_are_these() -> None:
-    assert device_names() == ("local-cpu", "zcu102", "zu3eg")
+    assert device_names() == ("alveo-u250", "local-cpu", "pynq-z2", "zcu102", "zu3eg")
 
 
 @pytest.mark.parametrize("name", device_names())
@@ -56,6 +56,8 @@ def test_devices_load(name: str) -> None:
 def test_the_parts_have_what_the_issue_says() -> None:
     assert load_device("zu3eg").resources == Resources(lut=70560, ff=141120, dsp=360, bram=432)
     assert load_device("zcu102").resources == Resources(lut=274080, ff=548160, dsp=2520, bram=1824)
+    assert load_device("pynq-z2").resources == Resources(lut=53200, ff=106400, dsp=220, bram=280)
+    assert load_device("alveo-u250").resources == Resources(lut=1728000, ff=3456000, dsp=12288, bram=5376)
     assert load_device("zu3eg").clock_hz == 200e6
     assert load_device("local-cpu").act_bits == (32,)
     assert load_device("local-cpu").threads == 1
@@ -64,7 +66,7 @@ def test_the_parts_have_what_the_issue_says() -> None:
 def test_an_unknown_device_suggests_the_nearest() -> None:
     with pytest.raises(NasError, match="'zu3' is unknown; did you mean zu3eg"):
         load_device("zu3")
-    with pytest.raises(NasError, match="known are local-cpu, zcu102, zu3eg"):
+    with pytest.raises(NasError, match="known are alveo-u250, local-cpu, pynq-z2, zcu102, zu3eg"):
         load_device("qqqq")
 
 
