@@ -47,4 +47,5 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Subnets of a supernet against the same networks trained alone, CIFAR-10", "supernet", "supernet",
         ("cifar10-short",),
     ),
+    "fpga": Benchmark("FPGA designs: folding chosen by an integer program", "fpga", "fpga"),
 }  # fmt: skip

@@ -1,0 +1,223 @@
+"""How much of each layer runs at once, chosen by an integer program under the device's resources.
+
+One option per layer, one sum per resource: a multiple-choice program (HAO: Dong et al., FCCM 2021, arXiv 2104.12766),
+solved by the programs of `nas.search`. Every coefficient is an integer, so nothing is lost by rounding.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from fpga.folding_options import Option, layer_options
+from hw_models.device import Device, Resources
+from hw_models.unrolled import RESOURCES
+from nas.errors import NasError
+from nas.genotype import FloatArray, Gene, IntArray
+from nas.network import Input, Network
+from nas.problem import Constraint, Problem
+from nas.search.archive import Archive, Proof
+from nas.search.infeasible import Infeasible, explain
+from nas.search.programs import Programs
+from nas.tables import AdditiveCost, AdditiveTable
+
+Schedule = Literal["pipelined", "sequential"]
+"""All layers at once, each on its own input: the slowest one counts; or one after the other: their sum counts."""
+
+_ROUNDING = 1e-6
+"""A solver's bound on a whole number may be off by as much."""
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A folding of a network.
+
+    Attributes:
+        options: The option of each layer, by name.
+        schedule: How the layers take turns.
+        cycles: Between two results where pipelined, of one result where sequential.
+        bound: Proved: no folding has fewer cycles.
+    """
+
+    options: Mapping[str, Option]
+    schedule: Schedule
+    cycles: int
+    bound: int
+
+    @property
+    def gap(self) -> float:
+        """0 where the optimum is proved."""
+        return (self.cycles - self.bound) / self.cycles
+
+    def latency_s(self, clock_hz: float) -> float:
+        """Seconds between two results where pipelined, of one result where sequential."""
+        return self.cycles / clock_hz
+
+    def used(self, resource: str) -> int:
+        """How much of a resource all layers take."""
+        return sum(option.resources[RESOURCES.index(resource)] for option in self.options.values())
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """Why no folding fits.
+
+    Attributes:
+        missing: For each resource that binds, how many more of it a folding needs, the other limits kept.
+        infeasible: The proof.
+    """
+
+    missing: Mapping[str, int]
+    infeasible: Infeasible
+
+    def __str__(self) -> str:
+        parts = [f"{count} more {name}" for name, count in self.missing.items()]
+        return (
+            f"no folding fits: {self.infeasible.message.split('. ')[0]}; it would take {' or '.join(parts)}. "
+            "Give the layers fewer bits or channels, or take a larger device"
+        )
+
+
+def fold(network: Network, device: Device, schedule: Schedule, effort: float = 10.0) -> Folding | Shortage:
+    """The fastest folding of a network on a device.
+
+    Args:
+        network: Quantized.
+        device: An FPGA.
+        schedule: What counts: the slowest layer, or the sum.
+        effort: Most deterministic time of a program, about seconds.
+
+    Raises:
+        NasError: The device is no FPGA, or no design can hold a layer.
+    """
+    if device.resources is None:
+        raise NasError(f"device {device.name}: a folding needs an FPGA's resources; it has none. Take another device")
+    options = {layer.name: layer_options(layer) for layer in network if not isinstance(layer, Input)}
+    return choose(options, device.resources, schedule, effort)
+
+
+def choose(
+    options: Mapping[str, Sequence[Option]], resources: Resources, schedule: Schedule, effort: float = 10.0
+) -> Folding | Shortage:
+    """The fastest choice of one option per layer within the resources.
+
+    Args:
+        options: Of each layer.
+        resources: What there is.
+        schedule: What counts: the slowest layer, or the sum.
+        effort: Most deterministic time of a program, about seconds.
+
+    Raises:
+        NasError: There is no layer, or one without an option; or no folding was found, nor proved that there is none.
+    """
+    empty = [name for name, several in options.items() if not several]
+    if not options or empty:
+        raise NasError(f"a folding needs layers with an option each; got {empty or 'no layer'}")
+    question = _Question(options, resources, effort)
+    return question.pipelined() if schedule == "pipelined" else question.sequential()
+
+
+@dataclass(frozen=True)
+class _Foldings:
+    """A gene per layer, a choice per option."""
+
+    genes: tuple[Gene, ...]
+
+    def lower(self, genotype: Sequence[int]) -> Network:
+        raise NasError("a folding changes no network: there is none to lower to")
+
+    def maximal(self) -> tuple[Network, ...]:
+        raise NasError("a folding changes no network: there is none to train")
+
+
+def _resource(place: int, option: Option) -> int:
+    return option.resources[place]
+
+
+@dataclass(frozen=True)
+class _Question:
+    options: Mapping[str, Sequence[Option]]
+    resources: Resources
+    effort: float
+
+    @property
+    def problem(self) -> Problem:
+        genes = tuple(Gene(name, "width", tuple(map(float, range(len(o))))) for name, o in self.options.items())
+        sums = {"cycles": self._sum(lambda option: option.cycles)}
+        for place, resource in enumerate(RESOURCES):
+            sums[resource] = self._sum(partial(_resource, place))
+        limits = tuple(Constraint(name, float(getattr(self.resources, name))) for name in RESOURCES)
+        allowed = tuple(tuple(range(len(gene.choices))) for gene in genes)
+
+        def evaluate(population: IntArray) -> FloatArray:
+            return np.stack([total(population) for total in sums.values()], axis=1)
+
+        return Problem(_Foldings(genes), tuple(sums), evaluate, ("cycles",), limits, allowed, sums)
+
+    def _sum(self, of: Callable[[Option], int]) -> AdditiveCost:
+        values = [np.array([of(option) for option in several], dtype=np.float64) for several in self.options.values()]
+        return AdditiveCost(tuple(AdditiveTable((layer,), (1,), column) for layer, column in enumerate(values)))
+
+    def sequential(self) -> Folding | Shortage:
+        """The least sum, by one program."""
+        proof, chosen = self._solved(self.problem, "cycles")
+        if chosen is None:
+            return self._shortage(proof.status == "infeasible")
+        bound = math.ceil((proof.bound or 0.0) - _ROUNDING)
+        return Folding(chosen, "sequential", sum(option.cycles for option in chosen.values()), bound)
+
+    def pipelined(self) -> Folding | Shortage:
+        """The least maximum, by bisection: options slower than an interval are left out, and the rest must fit.
+
+        A maximum in the objective bounds a linear relaxation badly; a fixed interval needs none.
+        """
+        problem = self.problem
+        intervals = sorted({option.cycles for several in self.options.values() for option in several})
+        slowest = max(min(option.cycles for option in several) for several in self.options.values())
+        best: Mapping[str, Option] | None = None
+        low, high, open_ = bisect.bisect_left(intervals, slowest), len(intervals), None
+        while low < high:
+            middle = (low + high) // 2
+            proof, chosen = self._solved(replace(problem, allowed=self._within(intervals[middle])), {})
+            if chosen is None:
+                open_ = None if proof.status == "infeasible" else (open_ or intervals[middle])
+                low = middle + 1
+            else:
+                best = chosen
+                high = bisect.bisect_left(intervals, max(option.cycles for option in chosen.values()))
+        if best is None:
+            return self._shortage(open_ is None)
+        return Folding(best, "pipelined", intervals[high], open_ or intervals[high])
+
+    def _within(self, interval: int) -> tuple[tuple[int, ...], ...]:
+        return tuple(
+            tuple(place for place, option in enumerate(several) if option.cycles <= interval)
+            for several in self.options.values()
+        )
+
+    def _solved(self, problem: Problem, metric: str | Mapping[str, float]) -> tuple[Proof, Mapping[str, Option] | None]:
+        programs = Programs(Archive(problem), 0, effort=self.effort)
+        place = programs.minimise(metric, problem.constraints)
+        proof = programs.archive.proofs[-1]
+        if place is None:
+            return proof, None
+        genotype = programs.archive.genotypes[place].tolist()
+        named = zip(self.options.items(), genotype, strict=True)
+        return proof, {name: several[choice] for (name, several), choice in named}
+
+    def _shortage(self, proved: bool) -> Shortage:
+        found = explain(self.problem, 0)
+        if not proved or not found.reaches:
+            raise NasError(f"no folding was found with effort {self.effort:g}, nor proved that none is: raise effort")
+        missing = {
+            reach.constraint.metric: math.ceil(reach.kept.value - reach.constraint.limit)
+            for reach in found.reaches
+            if reach.kept.value is not None
+        }
+        return Shortage(missing, found)
