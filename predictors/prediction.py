@@ -26,6 +26,8 @@ class Score:
     Attributes:
         kendall_tau: Rank correlation, ties corrected (tau-b); 0 where all predicted or all true values are equal.
         spearman: Rank correlation; 0 likewise.
+        pairwise: Share of pairs with differing true values that are predicted in the right order; equal predictions
+            count half.
         rmse: Root mean squared error, in the unit of the values.
         coverage90: Share of true values inside the central 90 % interval; 0.9 is right.
         n: Number of held-out values.
@@ -33,6 +35,7 @@ class Score:
 
     kendall_tau: float
     spearman: float
+    pairwise: float
     rmse: float
     coverage90: float
     n: int
@@ -51,7 +54,18 @@ def score(prediction: Prediction, truth: FloatArray) -> Score:
     return Score(
         kendall_tau=float(kendalltau(prediction.mean, truth).statistic) if ordered else 0.0,
         spearman=float(spearmanr(prediction.mean, truth).statistic) if ordered else 0.0,
+        pairwise=pairwise_accuracy(prediction.mean, truth),
         rmse=float(np.sqrt(np.mean((prediction.mean - truth) ** 2))),
         coverage90=float(inside.mean()),
         n=len(truth),
     )
+
+
+def pairwise_accuracy(predicted: FloatArray, truth: FloatArray) -> float:
+    """Share of pairs with differing true values in the right order, equal predictions half; 0.5 where none differ."""
+    agree = pairs = 0.0
+    for row in range(len(truth) - 1):
+        signs = np.sign(truth[row + 1 :] - truth[row])
+        agree += float(signs @ np.sign(predicted[row + 1 :] - predicted[row]))
+        pairs += np.count_nonzero(signs)
+    return 0.5 + agree / (2 * pairs) if pairs else 0.5
