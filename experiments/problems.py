@@ -14,7 +14,7 @@ import numpy as np
 from experiments.context import Context
 from experiments.stages.fit import ACCURACY, LATENCY
 from experiments.targets import Target
-from hw_models import unrolled
+from hw_models import bit_flexible, unrolled
 from hw_models.device import METRICS, Device, load_device
 from hw_models.onnx_model import layer_bytes
 from nas.genotype import BoolArray, FloatArray, Gene, IntArray, active
@@ -136,13 +136,25 @@ def _costs(context: Context, device: Device, measure_folder: Path | None) -> Map
             costs = {name: table(lambda layer, name=name: priced(layer)[name]) for name in unrolled.RESOURCES}  # type: ignore[misc]
             cycles = table(lambda layer: priced(layer)["cycles"] / clock_hz)
             return {**costs, "latency_s": cycles, "weight_bytes": table(weight_bytes)}
+        case "bit-flexible":
+            return {"latency_s": table(functools.partial(_bit_flexible, device)), "weight_bytes": table(weight_bytes)}
 
 
 def _unrolled(device: Device, layer: Layer) -> Mapping[str, float]:
     """The layer's cost; a form whose widths the device lacks costs NaN, which no archive takes in."""
-    if isinstance(layer, Input) or (
-        layer.precision.act_bits in device.act_bits
-        and (not isinstance(layer, Weighted) or layer.precision.weight_bits in device.weight_bits)
-    ):
+    if _has_widths(device, layer):
         return unrolled.layer_cost(layer)
     return dict.fromkeys((*unrolled.RESOURCES, "cycles"), math.nan)
+
+
+def _bit_flexible(device: Device, layer: Layer) -> float:
+    """The layer's seconds, NaN as in `_unrolled`."""
+    assert device.array is not None
+    return bit_flexible.layer_latency_s(layer, device.array) if _has_widths(device, layer) else math.nan
+
+
+def _has_widths(device: Device, layer: Layer) -> bool:
+    return isinstance(layer, Input) or (
+        layer.precision.act_bits in device.act_bits
+        and (not isinstance(layer, Weighted) or layer.precision.weight_bits in device.weight_bits)
+    )

@@ -11,16 +11,18 @@ from typing import Literal, TypeVar, get_args
 
 import yaml
 
+from hw_models.bit_flexible import BitFlexible
 from hw_models.unrolled import RESOURCES, unsupported
 from nas.errors import NasError
 from nas.network import FLOAT_BITS, Network
 
-Family = Literal["onnxruntime", "unrolled-fpga"]
+Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible"]
 _Value = TypeVar("_Value", int, str)
 
 METRICS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("error", "latency_s", "weight_bytes"),
     "unrolled-fpga": ("error", "latency_s", "weight_bytes", "lut", "ff", "dsp", "bram"),
+    "bit-flexible": ("error", "latency_s", "weight_bytes"),
 }
 """What a device family can tell of a network; all of it is minimised."""
 
@@ -28,7 +30,11 @@ _COMMON_KEYS = ("family", "title", "weight_bits", "act_bits", "objectives")
 _FAMILY_KEYS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("threads",),
     "unrolled-fpga": ("part", "clock_hz", "resources"),
+    "bit-flexible": ("clock_hz", "array"),
 }
+
+
+_ARRAY = ("rows", "columns", "depthwise_macs", "bits_per_cycle", "output_bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,10 @@ class Device:
         act_bits: Activation widths it supports; 32 stands for float.
         objectives: Metrics a search minimises unless the config names others.
         part: FPGA part, as vendor tools name it.
-        clock_hz: FPGA clock.
+        clock_hz: Clock of an FPGA or an array.
         resources: What an FPGA has.
         threads: CPU threads a model runs on.
+        array: Array of a bit-flexible processor.
     """
 
     name: str
@@ -68,6 +75,7 @@ class Device:
     clock_hz: float | None = None
     resources: Resources | None = None
     threads: int | None = None
+    array: BitFlexible | None = None
 
 
 def device_names() -> tuple[str, ...]:
@@ -83,13 +91,18 @@ def load_device(name: str) -> Device:
     """
     if name not in device_names():
         raise NasError(f"device {name!r} is unknown{_nearest(name, device_names())}")
-    return parse_device(name, (_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    return parse_device(name, device_text(name))
+
+
+def device_text(name: str) -> str:
+    """The file of the device of this name: every number with its source."""
+    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def unsupported_layers(device: Device, network: Network) -> list[str]:
     """What of a network a device cannot run whatever its bits: one fault for each law, with the layers against it."""
     match device.family:
-        case "onnxruntime":
+        case "onnxruntime" | "bit-flexible":
             return []
         case "unrolled-fpga":
             faults: dict[str, list[str]] = {}
@@ -128,6 +141,10 @@ def parse_device(name: str, text: str) -> Device:
             have = Resources(*(int(parts.number(key, whole=True, least=0)) for key in RESOURCES))
             clock_hz = field.number("clock_hz", whole=False, least=1)
             return Device(*common, part=field.text("part"), clock_hz=clock_hz, resources=have)
+        case "bit-flexible":
+            clock_hz, sizes = field.number("clock_hz", whole=False, least=1), field.inner("array", _ARRAY)
+            array = BitFlexible(clock_hz, *(int(sizes.number(key, whole=True, least=1)) for key in _ARRAY))
+            return Device(*common, clock_hz=clock_hz, array=array)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,10 @@ class DeviceResult:
         return self.device.family == "unrolled-fpga"
 
     @property
+    def is_measured(self) -> bool:
+        return self.device.family == "onnxruntime"
+
+    @property
     def floats_only(self) -> bool:
         """True where activations are always float, so that bits and zeros change no latency."""
         return self.device.act_bits == (FLOAT_BITS,)
@@ -98,9 +102,9 @@ class DeviceResult:
         match self.device.family, metric:
             case "onnxruntime", _:
                 return "measured"
-            case "unrolled-fpga", "error":
+            case "unrolled-fpga" | "bit-flexible", "error":
                 return "simulated"
-            case "unrolled-fpga", "weight_bytes":
+            case "unrolled-fpga" | "bit-flexible", "weight_bytes":
                 return "computed"
             case _:
                 return "estimated"

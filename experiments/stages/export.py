@@ -18,7 +18,7 @@ from fpga import hls
 from hw_models.device import Device, load_device
 from hw_models.onnx_model import to_onnx
 from hw_models.onnx_runtime import predict
-from nas.design import Design
+from nas.design import Design, load_design, save_design
 from nas.errors import NasError
 from nas.genotype import FloatArray
 from supernet.evaluate import all_images, design_logits
@@ -38,12 +38,16 @@ small networks several times slower:
     session = ort.InferenceSession("NETWORK.onnx", options, providers=["CPUExecutionProvider"])
     logits = session.run(None, {"input": images})[0]
 """
+DESIGN_README = """# Networks for a bit-flexible array
+
+Each `.npz` holds the weights, biases and fixed-point formats of a network, as `nas.design.load_design` reads them.
+"""
 TOLERANCE = 1e-4
 """Largest difference of an ONNX model's logits from torch's, relative to the largest logit."""
 
 
 def export(context: Context, device_name: str, finalize_folder: Path, folder: Path) -> dict[str, Any]:
-    """Write the front of a measured device as ONNX, and the winner of an FPGA as an hls4ml project.
+    """Write the front of a measured device as ONNX, an FPGA's winner as an hls4ml project, another front as numbers.
 
     Raises:
         NasError: A file does not compute what its network does; it is not kept.
@@ -53,6 +57,9 @@ def export(context: Context, device_name: str, finalize_folder: Path, folder: Pa
         case "onnxruntime":
             chosen = [member for member in members if member["on_front"]]
             atomic_write(folder / "README.md", ONNX_README)
+        case "bit-flexible":
+            chosen = [member for member in members if member["on_front"]]
+            atomic_write(folder / "README.md", DESIGN_README)
         case "unrolled-fpga":
             chosen = [member for member in members if member["winner"]]
     checks = {}
@@ -72,6 +79,8 @@ def _write(context: Context, device: Device, design: Design, path: Path) -> dict
             return _write_onnx(context, design, path.with_name(f"{path.name}.onnx"))
         case "unrolled-fpga":
             return _write_hls(context, device, design, path)
+        case "bit-flexible":
+            return _write_design(context, design, path.with_name(f"{path.name}.npz"))
 
 
 def _write_onnx(context: Context, design: Design, path: Path) -> dict[str, Any]:
@@ -86,6 +95,17 @@ def _write_onnx(context: Context, design: Design, path: Path) -> dict[str, Any]:
         )
     atomic_write(path, model)
     return {"kind": "onnx", "images": len(images), "max_abs_difference": difference}
+
+
+def _write_design(context: Context, design: Design, path: Path) -> dict[str, Any]:
+    images = _test_images(context, design)
+    save_design(design, path)
+    read = load_design(design.network, path)
+    difference = float(np.abs(design_logits(read, images) - design_logits(design, images)).max())
+    if difference:
+        path.unlink()
+        raise NasError(f"{path.name}: as read back, its logits differ by {difference:.3g}; it was not exported")
+    return {"kind": "design", "images": len(images), "max_abs_difference": difference}
 
 
 def _write_hls(context: Context, device: Device, design: Design, path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from experiments.targets import Target
 from experiments.workers import parallel
 from fpga import reference
 from fpga.adders import AdderGraphs, adder_graph_cost
+from hw_models.bit_flexible import layer_latency_s
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
 from hw_models.onnx_model import layer_bytes, stored_weight_bytes, to_onnx
@@ -33,7 +34,7 @@ from nas.errors import NasError
 from nas.network import Network, weight_bytes
 from nas.pareto import non_dominated
 from supernet.data.split import Split
-from supernet.evaluate import all_images, error, fine_tune
+from supernet.evaluate import all_images, design_logits, error, fine_tune
 
 MEMBERS = "members.json"
 ERRORS = "errors.json"
@@ -94,6 +95,12 @@ def layer_costs(design: Design, device: Device) -> dict[str, dict[str, float]]:
         case "unrolled-fpga":
             assert device.clock_hz is not None
             return {name: dict(cost) for name, cost in adder_graph_cost(design, device.clock_hz).layers.items()}
+        case "bit-flexible":
+            assert device.array is not None
+            return {
+                layer.name: {"weight_bytes": weight_bytes(layer), "latency_s": layer_latency_s(layer, device.array)}
+                for layer in design.network
+            }
 
 
 def load_layer_costs(home: Path) -> dict[str, dict[str, float]]:
@@ -127,20 +134,23 @@ def _finalize_one(context: Context, device: Device, train_folder: Path, task: _T
 
 
 def _deployed_error(design: Design, device: Device, data: Split) -> float:
-    """Share of wrong answers of what is deployed: the ONNX model in its engine, the FPGA's integer arithmetic."""
+    """Share of wrong answers of what is deployed: the ONNX model in its engine, integer arithmetic elsewhere."""
     images = all_images(data, design.network)
     match device.family:
         case "onnxruntime":
             logits = predict(to_onnx(design), images).astype(np.float64)
         case "unrolled-fpga":
             logits = reference.run(design, images)
+        case "bit-flexible":
+            logits = design_logits(design, images)
     return float((logits.argmax(1) != data.labels.numpy()).mean())
 
 
 def _measured(
     context: Context, device: Device, designs: Sequence[Design], layers: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> list[dict[str, float]]:
-    """Costs of the finished designs: measured on a CPU, of the real weights' adder graphs on an FPGA."""
+    """Costs of the finished designs: measured on a CPU, of the real weights' adder graphs on an FPGA,
+    computed on a bit-flexible array."""
     match device.family:
         case "onnxruntime":
             models = {finalist_key(design.network): to_onnx(design) for design in designs}
@@ -157,6 +167,11 @@ def _measured(
             stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
             totals = [AdderGraphs(costs, device.clock_hz).total() for costs in layers]
             return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
+        case "bit-flexible":
+            return [
+                {name: sum(cost[name] for cost in costs.values()) for name in ("latency_s", "weight_bytes")}
+                for costs in layers
+            ]
 
 
 def finalist_key(network: Network) -> str:

@@ -13,12 +13,13 @@ import pytest
 from scipy.stats import spearmanr
 
 from hw_models import bit_flexible, energy, memory, roofline, systolic
+from hw_models.device import load_device
 from hw_models.work import kind, work
 from nas.errors import NasError
 from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Precision, Scale, weight_bytes
 
 INT8 = Precision(8, 8)
-FUSION = bit_flexible.BitFlexible(500e6, 16, 32, 8, 192, 64)
+FUSION = cast(bit_flexible.BitFlexible, load_device("bitfusion").array)
 ARRAY = systolic.Systolic(1e6, 4, 4, 8, 1e12)
 ROOF = roofline.Roofline({8: 1000.0, 32: 100.0}, 1000.0, 0.05)
 TABLE = energy.EnergyTable({4: 1.0, 8: 3.0, 32: 50.0}, 0.5, 2.0, 100.0)

@@ -33,7 +33,7 @@ def at(content: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def test_the_devices_are_these() -> None:
-    assert device_names() == ("alveo-u250", "local-cpu", "pynq-z2", "zcu102", "zu3eg")
+    assert device_names() == ("alveo-u250", "bitfusion", "local-cpu", "pynq-z2", "zcu102", "zu3eg")
 
 
 @pytest.mark.parametrize("name", device_names())
@@ -66,7 +66,7 @@ def test_the_parts_have_what_the_issue_says() -> None:
 def test_an_unknown_device_suggests_the_nearest() -> None:
     with pytest.raises(NasError, match="'zu3' is unknown; did you mean zu3eg"):
         load_device("zu3")
-    with pytest.raises(NasError, match="known are alveo-u250, local-cpu, pynq-z2, zcu102, zu3eg"):
+    with pytest.raises(NasError, match="known are alveo-u250, bitfusion, local-cpu, pynq-z2, zcu102, zu3eg"):
         load_device("qqqq")
 
 
@@ -112,6 +112,16 @@ def test_the_clock_must_run(bad: object) -> None:
     content = entries("zu3eg")
     content["clock_hz"]["value"] = bad
     assert "clock_hz: value must be a number of at least 1" in refused(content)
+
+
+@pytest.mark.parametrize("bad", [-1, 0, 1.5, None])
+@pytest.mark.parametrize("key", ["rows", "columns", "depthwise_macs", "bits_per_cycle", "output_bits"])
+def test_a_wrong_or_missing_size_of_an_array_is_named(key: str, bad: object) -> None:
+    content, without = entries("bitfusion"), entries("bitfusion")
+    content["array"][key]["value"] = bad
+    del without["array"][key]
+    assert f"array: {key}: value must be a whole number of at least 1" in refused(content)
+    assert f"array: {key} is missing" in refused(without)
 
 
 @pytest.mark.parametrize("bad", [[], [4, 4], [1], [17], 8, ["4"]])
