@@ -44,12 +44,11 @@ class AccuracyPredictor:
         return Prediction(error, error * std)
 
     def mean(self, population: IntArray) -> FloatArray:
-        """The error alone, shape (n,): the same up to rounding, for millions of networks."""
+        """The error alone of canonical genotypes, shape (n,): the same up to rounding, for millions of networks."""
         if self._lattice is None:
             logarithm: FloatArray = self.process.predict(encode(self.space, population))
         else:
-            sums = self._lattice(canonical(self.space, population))
-            logarithm = self.process._y_train_mean + self.process._y_train_std * sums
+            logarithm = self.process._y_train_mean + self.process._y_train_std * self._lattice(population)
         return np.exp(logarithm)
 
     @cached_property
