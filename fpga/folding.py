@@ -212,8 +212,8 @@ class _Question:
         return proof, {name: several[choice] for (name, several), choice in named}
 
     def _shortage(self, proved: bool) -> Shortage:
-        found = explain(self.problem, 0)
-        if not proved or not found.reaches:
+        found = explain(self.problem, 0) if proved else None
+        if found is None or not found.reaches:
             raise NasError(f"no folding was found with effort {self.effort:g}, nor proved that none is: raise effort")
         missing = {
             reach.constraint.metric: math.ceil(reach.kept.value - reach.constraint.limit)

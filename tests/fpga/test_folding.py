@@ -1,5 +1,6 @@
 """The folding program against exhaustive search, and its options against arithmetic by hand."""
 
+import contextlib
 import itertools
 import math
 
@@ -56,6 +57,31 @@ def test_the_optimum_is_that_of_exhaustive_search(schedule: Schedule) -> None:
         kept = {name: pruned(list(several)) for name, several in options.items()}
         assert exhaustive(kept, limits, schedule) == best
     assert 10 < feasible < 60
+
+
+@pytest.mark.parametrize("schedule", ["pipelined", "sequential"])
+def test_with_little_effort_the_bound_holds_still(schedule: Schedule) -> None:
+    rng = np.random.default_rng(3)
+    options = {
+        f"layer{layer}": tuple(
+            Option(1, 1, 1, "dsp", int(rng.integers(1, 400)), *rng.integers(0, 300, 4).tolist()) for _ in range(30)
+        )
+        for layer in range(12)
+    }
+    limits = Resources(1500, 1500, 1500, 1500)
+    exact = choose(options, limits, schedule, 60.0)
+    assert isinstance(exact, Folding)
+    assert exact.gap == 0
+    found = []
+    for effort in (1e-3, 0.003, 0.01, 0.03, 0.1):
+        with contextlib.suppress(NasError):
+            found.append(choose(options, limits, schedule, effort))
+    assert found
+    for short in found:
+        assert isinstance(short, Folding)
+        assert short.bound <= exact.cycles <= short.cycles
+    if schedule == "sequential":
+        assert any(short.gap > 0 for short in found if isinstance(short, Folding))
 
 
 def test_a_shortage_says_what_binds_and_by_how_much() -> None:
