@@ -26,6 +26,9 @@ def fit(
     target: Annotated[str, typer.Option(help="The column to predict.")],
     out: Annotated[Path, typer.Option(help="Folder for the predictor.")],
     features: Annotated[str | None, typer.Option(help="Columns, separated by commas; all others if left out.")] = None,
+    pretrain: Annotated[
+        Path | None, typer.Option(help="A table of float networks with the same target, to transfer from.")
+    ] = None,
     kind: Annotated[Literal["gp", "boosting", "mlp"], typer.Option(help="The regressor.")] = "boosting",
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and the fits.")] = 0,
     as_json: AsJson = False,
@@ -37,7 +40,11 @@ def fit(
     from experiments import predictor_files
 
     names = None if features is None else [name.strip() for name in features.split(",")]
-    predictor, scored = predictor_files.fit(predictor_files.read(table), target, names, kind, seed, str(table))
+    columns, base = predictor_files.read(table), None
+    if pretrain is not None:
+        floats = predictor_files.read(pretrain)
+        base = predictor_files.fit_base(floats, columns, target, names, kind, seed, str(pretrain))
+    predictor, scored = predictor_files.fit(columns, target, names, kind, seed, str(table), base)
     predictor.save(out)
     _print(f"{target}: {kind}, 5 folds", scored, as_json)
 

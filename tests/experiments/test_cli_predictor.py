@@ -68,3 +68,18 @@ def test_a_folder_without_a_predictor_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["predictor", "score", str(tmp_path), "--table", str(table)])
     assert result.exit_code == 2
     assert "holds no predictor" in result.stderr
+
+
+def test_a_transfer_ranks_better_than_its_base_and_is_saved_with_it(tmp_path: Path) -> None:
+    """The pre-training's table lacks the bits; 40 rows with bits do the rest."""
+    floats, few, fresh = (write(tmp_path / f"{n}.csv", n, n) for n in (400, 40, 300))
+    pd.read_csv(floats).drop(columns="bits").to_csv(floats, index=False)
+    out = tmp_path / "p"
+    options = ["--table", str(few), "--target", "latency", "--out", str(out), "--pretrain", str(floats)]
+    fitted = CliRunner().invoke(app, ["predictor", "fit", *options])
+    assert fitted.exit_code == 0, fitted.output
+    scores = [
+        json.loads(CliRunner().invoke(app, ["predictor", "score", str(folder), "--table", str(fresh), "--json"]).stdout)
+        for folder in (out, out / "pretrained")
+    ]
+    assert scores[0]["pairwise"] > scores[1]["pairwise"] + 0.02
