@@ -56,7 +56,7 @@ def search_picture(curves: Curves) -> bytes:
 
 
 def accuracy_picture(names: Sequence[str], macs: Sequence[int], accuracy: Mapping[str, FloatArray]) -> bytes:
-    """Test accuracy against size.
+    """Test accuracy of networks in the order of their sizes.
 
     Args:
         names: Of the networks, smallest first.
@@ -66,26 +66,25 @@ def accuracy_picture(names: Sequence[str], macs: Sequence[int], accuracy: Mappin
     with matplotlib.rc_context(STYLE):
         figure = Figure((6.4, 4.2), layout="constrained", facecolor="white")
         axes = figure.subplots()
+        places = range(len(names))  # not by size: networks of nearly the same size would share a label's place
         for method, (label, colour, marker, line) in METHODS.items():
-            _curve(axes, macs, accuracy[method] * 100, label, colour, marker, line)
-        axes.set_xscale("log")
-        axes.set_xticks(macs, [f"{name}\n{count / 1e6:.2g} M" for name, count in zip(names, macs, strict=True)])
-        axes.minorticks_off()
+            _curve(axes, places, accuracy[method] * 100, label, colour, marker, line)
+        axes.set_xticks(places, [f"{name}\n{count / 1e6:.2g} M" for name, count in zip(names, macs, strict=True)])
         seeds = len(accuracy["alone"])
         spread = f"; mean of {seeds} seeds, bars from the least to the largest" if seeds > 1 else ""
         axes.set(xlabel="multiply-accumulates", ylabel="test accuracy (%)")
         axes.set_title(f"Equal optimizer steps{spread}")
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper left")
         return _png(figure)
 
 
 def _curve(
-    axes: Axes, macs: Sequence[int], points: FloatArray, label: str, colour: str, marker: str, line: object
+    axes: Axes, places: Sequence[int], points: FloatArray, label: str, colour: str, marker: str, line: object
 ) -> None:
     mean = points.mean(0)
     spread = [mean - points.min(0), points.max(0) - mean]
     axes.errorbar(
-        macs, mean, spread, color=colour, marker=marker, linestyle=line, linewidth=1.3, markersize=5.5, capsize=2.5,
+        places, mean, spread, color=colour, marker=marker, linestyle=line, linewidth=1.3, markersize=5.5, capsize=2.5,
         elinewidth=0.9, label=label,
     )  # fmt: skip
 

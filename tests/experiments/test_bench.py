@@ -47,7 +47,7 @@ def test_a_benchmark_is_given_its_arguments(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(supernet, "supernet", measure)
     assert BENCHMARKS["supernet-cifar10"].measure(True, tmp_path, tmp_path / "out", print).keys() == {"speed"}
-    assert given == [("cifar10", True, tmp_path, tmp_path / "out", print)]
+    assert given == [("cifar10-short", True, tmp_path, tmp_path / "out", print)]
 
 
 @pytest.mark.slow

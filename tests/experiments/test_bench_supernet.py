@@ -23,7 +23,7 @@ from supernet.settings import Training
 from supernet.train import SupernetTraining
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
-SHIPPED = ("fashion", "cifar10")
+SHIPPED = ("fashion", "cifar10-short")
 METHODS: tuple[Method, ...] = (*SUPERNETS, "alone")
 
 
@@ -81,19 +81,19 @@ def test_precision_is_left_out() -> None:
 def test_a_training_scores_its_networks_once_and_goes_on_where_it_stopped(method: Method, tmp_path: Path) -> None:
     config = tiny({"epochs": {"full": 2, "depth": 1}})
     job = Job(method, 1, ("min",) if method == "alone" else ("min", "max"))
-    found = bench._train({1: config}, tmp_path, job)
+    found = bench._train({1: config}, tmp_path, (0, job))
     assert tuple(found) == job.sizes
     assert all(0 < value < 0.9 for value in found.values())
     (home,) = tmp_path.iterdir()
     assert home.name.startswith(f"{job.name}-")
     (home / "errors.json").write_text(json.dumps(dict.fromkeys(job.sizes, 0.125)))
-    assert bench._train({1: config}, tmp_path, job) == dict.fromkeys(job.sizes, 0.125)
+    assert bench._train({1: config}, tmp_path, (0, job)) == dict.fromkeys(job.sizes, 0.125)
     (home / "errors.json").unlink()
     before = (home / "checkpoint.pt").stat().st_mtime_ns
-    assert bench._train({1: config}, tmp_path, job) == found
+    assert bench._train({1: config}, tmp_path, (0, job)) == found
     assert (home / "checkpoint.pt").stat().st_mtime_ns == before
     changed = tiny({"epochs": {"full": 2, "depth": 2}})
-    bench._train({1: changed}, tmp_path, job)
+    bench._train({1: changed}, tmp_path, (0, job))
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -102,7 +102,7 @@ def test_a_network_alone_is_trained_by_itself(tmp_path: Path) -> None:
     config = tiny({"epochs": {"full": 2}})
     context = Context(config, tmp_path)
     network = at_level(context.space, SIZES["min"])
-    (found,) = bench._train({0: config}, tmp_path, Job("alone", 0, ("min",))).values()
+    (found,) = bench._train({0: config}, tmp_path, (0, Job("alone", 0, ("min",)))).values()
     training = SupernetTraining(
         bench.Alone(network), context.data.train, bench._settings(config.supernet, "alone"), 0, torch.device("cpu")
     )
@@ -122,7 +122,9 @@ def test_accuracies_stand_by_method_seed_and_size(tmp_path: Path, monkeypatch: p
     jobs: list[Job] = []
     value = {method: 0.1 * rank for rank, method in enumerate(METHODS)}
 
-    def trained(configs: dict[int, Config], folder: Path, job: Job) -> dict[str, float]:
+    def trained(configs: dict[int, Config], folder: Path, numbered: tuple[int, Job]) -> dict[str, float]:
+        number, job = numbered
+        assert number == len(jobs)
         jobs.append(job)
         return {size: value[job.method] + 0.03 * job.seed + 0.001 * list(SIZES).index(size) for size in job.sizes}
 
