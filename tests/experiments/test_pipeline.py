@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from tiny_runs import NAS, TINY, Edit, Finished, same_training, times, tiny_config
+from tiny_runs import NAS, TINY, Edit, Finished, device_search, same_training, times, tiny_config
 from typer.testing import CliRunner
 
 from experiments import pipeline as pipeline_module
@@ -30,6 +31,7 @@ from experiments.stages.fit import fit, measure
 from experiments.stages.sample import sample
 from experiments.stages.search import search
 from experiments.stages.train import train
+from experiments.workers import parallel
 from fpga.adders import adder_graph_cost
 from fpga.reference import run as integer_reference
 from hw_models.device import load_device
@@ -484,6 +486,35 @@ def test_a_different_seed_finds_other_networks(
             for o in (finished.open(), other)
         ]
         assert found[0] != found[1]
+
+
+def test_searches_of_a_run_find_the_same_fronts_on_one_worker_or_three(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All samplers of the run on three devices: all candidates, fronts and finalists, equal to those of the run."""
+    context = Context(tiny_config(lambda c: c["devices"].append({"name": "zcu102"})), finished.runs)
+    devices = [*DEVICES, "zcu102"]
+    summaries = {0: dict(serial(partial(device_search, context, tmp_path / "0"), devices))}
+    for workers in (1, 3):
+        monkeypatch.setattr(os, "cpu_count", lambda workers=workers: workers)
+        summaries[workers] = dict(parallel(partial(device_search, context, tmp_path / str(workers)), devices))
+    assert summaries[1] == summaries[3] == summaries[0]
+    for device in devices:
+        here = tmp_path / "0" / device
+        there = [tmp_path / "1" / device, tmp_path / "3" / device]
+        for folder in [*there, stage_dir(finished.open(), device, "search")] if device in DEVICES else there:
+            same_arrays(folder / "candidates.npz", here / "candidates.npz")
+            for name in ("finalists.json", "proofs.json"):
+                assert (folder / name).read_text() == (here / name).read_text()
+    fronts = [front_arrays(tmp_path / "3" / device) for device in devices]
+    assert all(len(front) >= 2 for front in fronts)
+    assert len({front.tobytes() for front in fronts}) == len(devices)
+
+
+def front_arrays(folder: Path) -> np.ndarray:
+    found = arrays(folder / "candidates.npz")
+    genotypes: np.ndarray = found["genotypes"][found["front"]]
+    return genotypes
 
 
 def test_finalists_are_timed_in_the_unit_of_the_samples(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

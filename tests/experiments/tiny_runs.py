@@ -13,7 +13,9 @@ import torch
 
 from experiments.bench.programs import layered
 from experiments.config import Config, config_from
-from experiments.plan import OpenRun, open_run
+from experiments.context import Context
+from experiments.plan import OpenRun, open_run, plan
+from experiments.stages.search import search
 from experiments.strict import read_yaml
 from nas.genotype import FloatArray, IntArray
 from nas.problem import Problem
@@ -59,6 +61,14 @@ def small_search(sampler: str, seed: int) -> tuple[list[list[int]], list[list[fl
     archive = SAMPLERS[sampler].run(small_problem(seed), seed)
     places = archive.front()
     return archive.genotypes[places].tolist(), archive.metrics[places].tolist()
+
+
+def device_search(context: Context, into: Path, device: str) -> dict[str, Any]:
+    """The search stage of a device, from a run's predictors into a folder of its own; the same in any process."""
+    stages, at, folder = plan(context.config), context.run.stage_dir, into / device
+    of = stages.device(device)
+    folder.mkdir(parents=True)
+    return search(context, of.target, at(stages.fit), at(of.measure) if of.measure else None, folder)
 
 
 @dataclass(frozen=True)
