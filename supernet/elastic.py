@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from nas.fixed_point import FixedPoint
 from nas.network import FLOAT_BITS, Conv2d, Network, Shape, Weighted, nonzeros, weight_count
 from supernet.batch_norm import Moments, Statistics, fold, measure, moments, normalise
-from supernet.quantize import prune_mask, quantize_bias, quantize_weight, weight_format
+from supernet.prune import prune_mask
+from supernet.quantize import quantize_bias, quantize_weight, weight_format
 from supernet.run import Reader, activate, batch_format, product, run
 from supernet.subnet import LayerState, Subnet
 

@@ -1,4 +1,4 @@
-"""Fake quantization to power-of-two fixed point, with straight-through gradients, and pruning masks.
+"""Fake quantization to power-of-two fixed point, with straight-through gradients.
 
 Forward values lie exactly on the grid of `nas.fixed_point`; gradients pass where nothing saturates
 (the clipped straight-through estimator of coarse-gradient training).
@@ -78,14 +78,6 @@ def weight_format(weight: Tensor, bits: int) -> Tensor | None:
     )
     best: Tensor = options.gather(0, errors.argmin(0, keepdim=True))[0]
     return best
-
-
-def prune_mask(weight: Tensor, keep: int) -> Tensor:
-    """Mark the `keep` weights of largest magnitude, exactly; ties fall to the earlier ones, so masks are nested."""
-    mask = torch.zeros(weight.numel(), dtype=weight.dtype, device=weight.device)
-    order = torch.argsort(weight.detach().abs().flatten(), descending=True, stable=True)
-    mask[order[:keep]] = 1
-    return mask.view_as(weight)
 
 
 def _per_channel(values: Tensor, weight: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 
 from nas.fixed_point import FixedPoint, quantize
 from nas.genotype import FloatArray
-from supernet.quantize import act_format, prune_mask, quantize_act, quantize_bias, quantize_weight, weight_format
+from supernet.quantize import act_format, quantize_act, quantize_bias, quantize_weight, weight_format
 
 FORMATS = [FixedPoint(signed, bits, frac) for signed in (True, False) for bits in (2, 3, 8, 16) for frac in (-4, 0, 9)]
 RNG = np.random.default_rng(0)
@@ -95,7 +95,12 @@ def squared_error(values: FloatArray, fmt: FixedPoint) -> float:
 @pytest.mark.parametrize("tail", ["uniform", "normal", "heavy"])
 @pytest.mark.parametrize("positive", [True, False])
 def test_activation_format_has_the_least_squared_error(bits: int, tail: str, positive: bool) -> None:
-    draw = {"uniform": RNG.random, "normal": RNG.standard_normal, "heavy": lambda n: RNG.standard_t(2, n)}[tail]
+    draws: dict[str, Callable[[int], FloatArray]] = {
+        "uniform": RNG.random,
+        "normal": RNG.standard_normal,
+        "heavy": lambda n: RNG.standard_t(2, n),
+    }
+    draw = draws[tail]
     for scale in (1e-3, 0.7, 40.0):
         values = scale * draw(1000) - (tail == "uniform" and not positive) * scale / 2
         values = np.abs(values) if positive else values
@@ -157,13 +162,3 @@ def test_weight_formats_have_the_least_squared_error(bits: int) -> None:
         assert error(row, frac) <= min(error(row, coarser) for coarser in range(least - 6, least + 3))
         moved += frac > least
     assert 0 < moved < len(weight)
-
-
-def test_masks_keep_exactly_the_largest_and_are_nested() -> None:
-    weight = torch.from_numpy(RNG.integers(-3, 4, (5, 4, 3, 3)).astype(float))
-    masks = [prune_mask(weight, keep) for keep in range(1, weight.numel() + 1)]
-    for keep, mask in enumerate(masks, 1):
-        assert int(mask.sum()) == keep
-        kept, dropped = weight.abs()[mask == 1], weight.abs()[mask == 0]
-        assert keep == weight.numel() or kept.min() >= dropped.max()
-    assert all(bool((small <= large).all()) for small, large in itertools.pairwise(masks))
