@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -75,7 +74,8 @@ def check(config: ConfigPath) -> None:
     networks = count_networks(searched)
     console.print(f"{config}: OK", style="green", soft_wrap=True)
     for label, text in (
-        ("space", f"{loaded.data.source.name}, {_power_of_ten(networks)} networks"),
+        ("data", loaded.data.source.name),
+        ("space", f"{loaded.model_dump()['space']['name']}, {_power_of_ten(networks)} networks"),
         ("devices", ", ".join(f"{target.name} ({', '.join(target.objectives)})" for target in loaded.devices)),
         ("samplers", ", ".join(loaded.search.samplers)),
     ):
@@ -95,22 +95,6 @@ def space(config: ConfigPath) -> None:
     networks = count_networks(built)
     text = f"{len(built.genes)} genes, {networks} distinct networks ({_power_of_ten(networks)})"
     console.print(text, highlight=False, soft_wrap=True)
-
-
-@app.command()
-def devices(as_json: AsJson = False) -> None:
-    """List the devices that a config can name."""
-    from hw_models.device import device_names, load_device
-
-    known = [load_device(name) for name in device_names()]
-    if as_json:
-        typer.echo(json.dumps([asdict(device) for device in known], indent=2))
-        return
-    table = Table("name", "what it is", "weight bits", "activation bits", "objectives")
-    for device in known:
-        bits = (_widths(device.weight_bits), _widths(device.act_bits))
-        table.add_row(device.name, device.title, *bits, ", ".join(device.objectives))
-    Console().print(table)
 
 
 @app.command()
@@ -226,7 +210,7 @@ def front(
 @app.command()
 def deploy(
     config: ConfigPath,
-    devices: Annotated[str, typer.Option(help="Devices, separated by commas; `nas devices` lists them.")],
+    devices: Annotated[str, typer.Option(help="Devices, separated by commas; `nas device list` lists them.")],
     budgets: Annotated[
         str, typer.Option(help="How many, spread over each device's front; or limits such as `5 us,10 us`.")
     ] = "10",
@@ -339,11 +323,6 @@ def _load(path: Path) -> Config:
     from experiments.config import load_config
 
     return load_config(path)
-
-
-def _widths(bits: tuple[int, ...]) -> str:
-    unbroken = len(bits) > 2 and bits == tuple(range(bits[0], bits[-1] + 1))
-    return f"{bits[0]}..{bits[-1]}" if unbroken else ", ".join(map(str, bits))
 
 
 def _gate(space: SearchSpace, gene: Gene) -> str:

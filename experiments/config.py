@@ -219,7 +219,7 @@ class Config(Section):
     @classmethod
     def _serve_each_device_once(cls, targets: tuple[Target, ...], info: ValidationInfo) -> tuple[Target, ...]:
         if not targets:
-            raise NasError("must list at least one device; `nas devices` shows which there are")
+            raise NasError("must list at least one device; `nas device list` shows which there are")
         names = [target.name for target in targets]
         repeated = [((i, "name"), f"{n} is listed twice; keep one") for i, n in enumerate(names) if n in names[:i]]
         space: Choices | None = info.data.get("space")

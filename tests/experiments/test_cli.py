@@ -99,9 +99,9 @@ def test_what_a_device_cannot_run_is_told_before_anything_starts(tmp_path: Path)
 
 
 def test_devices_as_table_and_as_json() -> None:
-    table = CliRunner().invoke(app, ["devices"])
+    table = CliRunner().invoke(app, ["device", "list"])
     assert all(name in table.stdout for name in device_names())
-    listed = json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)
+    listed = json.loads(CliRunner().invoke(app, ["device", "list", "--json"]).stdout)
     assert tuple(device["name"] for device in listed) == device_names()
     assert all(device["objectives"] for device in listed)
 

@@ -269,7 +269,7 @@ SINGLE: list[tuple[str, Edit]] = [
         lambda c: c["devices"][1].update(name="local-cpu"),
     ),
     (
-        "devices: must list at least one device; `nas devices` shows which there are",
+        "devices: must list at least one device; `nas device list` shows which there are",
         lambda c: c.update(devices=[]),
     ),
     ("data: unknown data set 'digit'; did you mean 'digits'?", lambda c: c["data"].update(name="digit")),
