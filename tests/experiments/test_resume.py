@@ -119,9 +119,11 @@ def test_interrupted_in_train_sample_and_finalize_it_goes_on(measured_only: Path
         assert ("train: resumes\n" in before) == (stage == "sample")
         assert ("train: done\n" in before) == (stage == "finalize-local-cpu")
         if stage == "train":
+            os.killpg(process.pid, signal.SIGSTOP)  # else it may end its training meanwhile
             second = CliRunner().invoke(app, ["run", str(TINY), "--runs", str(measured_only)])
             assert second.exit_code == 2
             assert f"process {process.pid} is working on this run; wait for it or stop it" in second.stderr
+            os.killpg(process.pid, signal.SIGCONT)
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE_S)
