@@ -2,8 +2,9 @@
 
 A predictor of float networks ranks quantized ones, too, but knows nothing of bits. What it says is the prior. Three
 ways to use it compete in cross-validation: alone, corrected by a regressor of what it leaves over, or not at all. The
-prior alone is given up only for what ranks better by more than the folds' standard error, so that few samples do no
-harm. Values are replaced by their ranks' normal scores: networks that collapse at low bits come last, not far off.
+prior alone is given up only for what ranks better by more than the folds' standard error. Between the other two the
+better mean decides, and with few samples it may be the wrong one: then training from scratch ranks a little better.
+Values are replaced by their ranks' normal scores: networks that collapse at low bits come last, not far off.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def ranks(way: transfer.Way | None, count: int, seed: int) -> float:
 
 
 @pytest.mark.parametrize("count", [6, 20, 60, 200])
-def test_the_safeguard_ranks_no_worse_than_the_prior_or_from_scratch(count: int) -> None:
+def test_the_safeguard_ranks_about_as_well_as_the_better_of_prior_and_scratch(count: int) -> None:
     def mean(way: transfer.Way | None) -> float:
         return float(np.mean([ranks(way, count, seed) for seed in range(3)]))
 
