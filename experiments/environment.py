@@ -13,13 +13,16 @@ from hw_models.machine import cpu_model
 
 
 def environment(seed: int) -> dict[str, Any]:
-    """Versions, processor, platform, date (UTC) and seed, as JSON values."""
+    """Versions, processors, platform, date (UTC) and seed, as JSON values."""
+    from supernet.distributed import gpus  # brings torch, which takes seconds
+
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
+        "gpus": list(gpus()),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in ("hwnas", *_dependencies())},
     }

@@ -44,9 +44,9 @@ class Ranks:
 ALONE = Ranks()
 
 
-def gpus() -> int:
-    """How many GPUs torch finds on this machine."""
-    return torch.cuda.device_count()
+def gpus() -> tuple[str, ...]:
+    """Names of the GPUs that torch finds on this machine."""
+    return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
 
 
 @contextmanager

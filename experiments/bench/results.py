@@ -37,11 +37,11 @@ def write_results(
     out.mkdir(parents=True, exist_ok=True)
     paths = out / f"{name}.json", out / f"{name}.md"
     atomic_write(paths[0], json.dumps(record, indent=2) + "\n")
-    atomic_write(paths[1], _markdown(title, figures, command, made["date"], made["cpu"]))
+    atomic_write(paths[1], _markdown(title, figures, command, made["date"], ", ".join([made["cpu"], *made["gpus"]])))
     return paths
 
 
-def _markdown(title: str, figures: Mapping[str, Figure], command: str, date: str, cpu: str) -> str:
+def _markdown(title: str, figures: Mapping[str, Figure], command: str, date: str, processors: str) -> str:
     rows = [
         f"| {key} | {f.value:.4g} | {f.spread[0]:.4g} .. {f.spread[1]:.4g} | {f.n} | {f.unit} |"
         for key, f in figures.items()
@@ -50,7 +50,7 @@ def _markdown(title: str, figures: Mapping[str, Figure], command: str, date: str
         [
             f"# {title}",
             "",
-            f"`{command}`, {date}, {cpu}. Median over n repetitions, with the least and the largest.",
+            f"`{command}`, {date}, {processors}. Median over n repetitions, with the least and the largest.",
             "",
             "| figure | value | spread | n | unit |",
             "|---|---|---|---|---|",

@@ -150,7 +150,7 @@ def _step_figures(config: Config, quick: bool, say: Callable[[str], None]) -> di
 def _train(configs: Mapping[int, Config], folder: Path, numbered: tuple[int, Job]) -> dict[str, float]:
     """Train, or go on training, and score: the test error of each of the job's sizes. GPUs take jobs by turns."""
     number, job = numbered
-    gpu = Ranks(local=number % gpus()) if gpus() else ALONE
+    gpu = Ranks(local=number % len(gpus())) if gpus() else ALONE
     context = Context(configs[job.seed], folder)
     networks = {size: at_level(context.space, SIZES[size]) for size in job.sizes}
     space: SearchSpace = Alone(networks[job.sizes[0]]) if job.method == "alone" else context.space
