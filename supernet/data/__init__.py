@@ -4,9 +4,10 @@ from supernet.data.cifar import Cifar10, Cifar100
 from supernet.data.digits import Digits
 from supernet.data.idx import FashionMnist, Mnist
 from supernet.data.image_folder import ImageFolder
+from supernet.data.jets import Jets
 from supernet.data.table import Table
 
-Source = Digits | Mnist | FashionMnist | Cifar10 | Cifar100 | ImageFolder | Table
+Source = Digits | Mnist | FashionMnist | Cifar10 | Cifar100 | ImageFolder | Table | Jets
 
 SOURCES: dict[str, type[Source]] = {
     "digits": Digits,
@@ -16,4 +17,5 @@ SOURCES: dict[str, type[Source]] = {
     "cifar100": Cifar100,
     "folder": ImageFolder,
     "table": Table,
+    "jets": Jets,
 }

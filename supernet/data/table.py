@@ -71,12 +71,7 @@ class Table:
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        require_share("validation", self.validation)
-        require_share("test", self.test)
-        if self.validation + self.test >= 1:
-            raise NasError(f"data: validation + test must leave rows to train; got {self.validation + self.test:g}")
-        if not self.file or Path(self.file).is_absolute():
-            raise NasError(f"data: file must be relative to data.root, got {self.file!r}")
+        require_rows(self.file, self.validation, self.test)
         if not self.input_shape or min(self.input_shape) < 1 or self.classes < 2:
             raise NasError(f"data: input_shape must be positive and classes at least 2; got {self}")
         if self.file.endswith(".npz") != (self.features is None) or (self.features is None) != (self.labels is None):
@@ -90,38 +85,58 @@ class Table:
         """
         from supernet.data.tensor_split import tensor_dataset
 
-        paths = sorted(root.glob(self.file))
-        if not paths:
-            raise NasError(
-                f"{root / self.file} is missing; expected it below data.root. Put it there, or set data.root "
-                f"(or NAS_DATA) to the folder that holds it; nothing is downloaded"
-            )
-        features, labels = (np.concatenate(arrays) for arrays in zip(*map(self._read, paths), strict=True))
-        train, validation, test = self._split(labels, seed)
-        features, scaling = _scaled(features, train)
+        pairs = [self._read(path) for path in matching(root, self.file)]
+        features, labels = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+        train, validation, test = split_rows(self.file, labels, self.validation, self.test, self.test_from, seed)
+        features, scaling = scaled(features, train) if features.ndim == 2 else (features, None)
         train_part, validation_part, test_part = ((features[rows], labels[rows]) for rows in (train, validation, test))
         return tensor_dataset(self.file, self.classes, train_part, validation_part, test_part, scaling)
-
-    def _split(self, labels: IntArray, seed: int) -> tuple[IntArray, IntArray, IntArray]:
-        if self.test_from is None:
-            rest, test = hold_out(labels, self.test, seed)
-        elif 0 < self.test_from < len(labels):
-            rest, test = np.split(np.arange(len(labels)), [self.test_from])
-        else:
-            raise NasError(
-                f"data: test_from must be inside the {len(labels)} rows of {self.file}, got {self.test_from}"
-            )
-        train, validation = hold_out(labels[rest], self.validation * len(labels) / len(rest), seed)
-        return rest[train], rest[validation], test
 
     def _read(self, path: Path) -> tuple[NDArray[Any], IntArray]:
         features, labels = _arrays(path, self.features, self.labels)
         if features.shape[1:] != self.input_shape or len(features) != len(labels):
             law = f"must have rows of shape {self.input_shape} and one label each"
             raise corrupt(path, f"{law}; features are {features.shape}, labels {labels.shape}")
-        numbers = _class_numbers(path, labels, self.classes)
-        require_labels(path, numbers, self.classes)
-        return _checked(path, features), numbers
+        return checked(path, features), class_numbers(path, labels, self.classes)
+
+
+def require_rows(file: str, validation: float, test: float) -> None:
+    """Refuse a file that is not below `data.root`, and shares that leave no rows to train."""
+    require_share("validation", validation)
+    require_share("test", test)
+    if validation + test >= 1:
+        raise NasError(f"data: validation + test must leave rows to train; got {validation + test:g}")
+    if not file or Path(file).is_absolute():
+        raise NasError(f"data: file must be relative to data.root, got {file!r}")
+
+
+def matching(root: Path, file: str) -> list[Path]:
+    """The files below `root` that a name or pattern means, sorted.
+
+    Raises:
+        NasError: There is none.
+    """
+    paths = sorted(root.glob(file))
+    if not paths:
+        raise NasError(
+            f"{root / file} is missing; expected it below data.root. Put it there, or set data.root "
+            f"(or NAS_DATA) to the folder that holds it; nothing is downloaded"
+        )
+    return paths
+
+
+def split_rows(
+    file: str, labels: IntArray, validation: float, test: float, test_from: int | None, seed: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Indices of the training, validation and test rows, stratified by class; all arguments as those of `Table`."""
+    if test_from is None:
+        rest, held = hold_out(labels, test, seed)
+    elif 0 < test_from < len(labels):
+        rest, held = np.split(np.arange(len(labels)), [test_from])
+    else:
+        raise NasError(f"data: test_from must be inside the {len(labels)} rows of {file}, got {test_from}")
+    train, scored = hold_out(labels[rest], validation * len(labels) / len(rest), seed)
+    return rest[train], rest[scored], held
 
 
 def _arrays(path: Path, features: Columns | None, labels: Columns | None) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -141,7 +156,12 @@ def _arrays(path: Path, features: Columns | None, labels: Columns | None) -> tup
         raise corrupt(path, f"cannot be read as .npz: {error}") from error
 
 
-def _class_numbers(path: Path, labels: NDArray[Any], classes: int) -> IntArray:
+def class_numbers(path: Path, labels: NDArray[Any], classes: int) -> IntArray:
+    """Class numbers, shape (n,), of numbers or of one column per class that holds a single 1.
+
+    Raises:
+        NasError: They are neither, or a number is out of range.
+    """
     if labels.ndim == 2 and labels.shape[1] == classes:
         wrong = ~(((labels == 0) | (labels == 1)).all(1) & (labels.sum(1) == 1))
         if wrong.any():
@@ -151,11 +171,17 @@ def _class_numbers(path: Path, labels: NDArray[Any], classes: int) -> IntArray:
     numbers = labels.reshape(len(labels), -1)
     if numbers.shape[1] != 1 or not (numbers == np.floor(numbers)).all():
         raise corrupt(path, f"labels must be whole numbers or {classes} columns, got shape {labels.shape}")
-    return np.asarray(numbers[:, 0], dtype=np.int64)
+    whole = np.asarray(numbers[:, 0], dtype=np.int64)
+    require_labels(path, whole, classes)
+    return whole
 
 
-def _checked(path: Path, features: NDArray[Any]) -> NDArray[Any]:
-    """Bytes of images as they are; all else as finite float32."""
+def checked(path: Path, features: NDArray[Any]) -> NDArray[Any]:
+    """Bytes of images as they are; all else as finite float32.
+
+    Raises:
+        NasError: A value is not finite or, of an image, outside [0, 1].
+    """
     if features.dtype == np.uint8 and features.ndim == 4:
         return features
     values = features.astype(np.float32)
@@ -168,9 +194,9 @@ def _checked(path: Path, features: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def _scaled(features: NDArray[Any], train: IntArray) -> tuple[NDArray[Any], Scaling | None]:
-    if features.ndim != 2:
-        return features, None
-    mean, std = features[train].mean(0, dtype=np.float64), features[train].std(0, dtype=np.float64)
+def scaled(features: NDArray[Any], train: IntArray) -> tuple[NDArray[Any], Scaling]:
+    """Features, shape (n, ..., features), at mean 0 and deviation 1 of the training rows; a constant one becomes 0."""
+    known = features[train].reshape(-1, features.shape[-1])
+    mean, std = known.mean(0, dtype=np.float64), known.std(0, dtype=np.float64)
     scaling = Scaling(mean, np.where(std > 0, std, 1.0))
     return ((features - scaling.mean) / scaling.std).astype(np.float32), scaling

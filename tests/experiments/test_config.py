@@ -110,6 +110,7 @@ SOURCES: list[tuple[dict[str, Any], tuple[int, ...]]] = [
     ({"name": "fashion-mnist", "validation": "5 %", "root": "somewhere"}, (1, 28, 28)),
     ({"name": "folder", "path": "pictures", "image_size": 16, "classes": 7, "workers": 0}, (3, 16, 16)),
     (TABLE, (2,)),
+    ({"name": "jets", "file": "jets/*.h5", "particles": 8, "features": ["j1_ptrel"], "test": "30 %"}, (1, 8, 1)),
 ]
 
 
@@ -295,8 +296,8 @@ SINGLE: list[tuple[str, Edit]] = [
         lambda c: c.update(data=TABLE | {"features": TABLE["features"] | {"colums": []}}),
     ),
     (
-        "data: must be a mapping with a name, one of digits, mnist, fashion-mnist, cifar10, cifar100, folder, table; "
-        "got 'digits'",
+        "data: must be a mapping with a name, one of digits, mnist, fashion-mnist, cifar10, cifar100, folder, table, "
+        "jets; got 'digits'",
         lambda c: c.update(data="digits"),
     ),
     (
