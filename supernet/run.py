@@ -51,13 +51,25 @@ def run(
 def fit(images: Tensor, shape: Shape) -> Tensor:
     """Images as a network reads them, shape (n, *shape): resized where only the resolution differs.
 
-    Resizing is bilinear with antialiasing. Anything else that holds as many values per image is reshaped.
+    Resizing is bilinear with antialiasing; of images one pixel wide, which are sets, it takes the first members.
+    Anything else that holds as many values per image is reshaped.
+
+    Raises:
+        NasError: The network reads more members than a set has.
     """
     if images.shape[1:] == shape:
         return images
     if images.dim() == 4 and len(shape) == 3 and images.shape[1] == shape[0]:
+        if images.shape[3] == shape[2] == 1:
+            return _first_members(images, shape[1])
         return F.interpolate(images, shape[1:], mode="bilinear", align_corners=False, antialias=True)
     return images.reshape(-1, *shape)
+
+
+def _first_members(sets: Tensor, count: int) -> Tensor:
+    if sets.shape[2] < count:
+        raise NasError(f"a network of {count} members cannot read sets of {sets.shape[2]}; give it larger sets")
+    return sets[:, :, :count]
 
 
 def product(layer: Weighted, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

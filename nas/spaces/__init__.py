@@ -1,13 +1,15 @@
 """Search spaces by the name a config gives them."""
 
+from nas.spaces.deepsets import DeepsetsChoices
 from nas.spaces.mlp import MlpChoices
 from nas.spaces.mobile import MobileChoices
 from nas.spaces.resnet import ResnetChoices
 
-Choices = MobileChoices | ResnetChoices | MlpChoices
+Choices = MobileChoices | ResnetChoices | MlpChoices | DeepsetsChoices
 
-SPACES: dict[str, type[MobileChoices] | type[ResnetChoices] | type[MlpChoices]] = {
+SPACES: dict[str, type[Choices]] = {
     "mobile": MobileChoices,
     "resnet": ResnetChoices,
     "mlp": MlpChoices,
+    "deepsets": DeepsetsChoices,
 }

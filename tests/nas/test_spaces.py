@@ -18,14 +18,16 @@ from nas.genotype import (
     random_population,
 )
 from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, macs, nonzeros, weight_bytes, weight_count
-from nas.spaces import SPACES, MlpChoices, MobileChoices, ResnetChoices
+from nas.spaces import SPACES, DeepsetsChoices, MlpChoices, MobileChoices, ResnetChoices
+from nas.spaces.deepsets import Tower
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
 from nas.spaces.resnet import ResnetStage
 from nas.tables import additive, layer_tables
 
+TOWERS = (Tower((1,), (2,)), Tower((1,), (2,)))
 PRECISION = PrecisionChoices((2, 4, 8), (4, 8, 32), (0.0, 0.5, 0.75))
-TINY = {
+TINY: dict[str, SearchSpace] = {
     "mobile": MobileChoices(2, (Stage(2, 1, (1, 2)),), (3,), (1, 2), PrecisionChoices((2, 4))).build((1, 4, 4), 3),
     "mobile, gated by the second depth": MobileChoices(2, (Stage(3, 2, (1, 2, 3)),), (1, 3), (1,)).build((1, 4, 4), 2),
     "mobile, squeezed at two resolutions": MobileChoices(
@@ -46,8 +48,14 @@ TINY = {
     ).build((3, 16, 16), 3),
     "mlp": MlpChoices((1, 2), (2, 3), PrecisionChoices((2, 8), (4,), (0.0, 0.5))).build((2, 2), 3),
     "mlp, depth from 2": MlpChoices((2, 4), (2, 3)).build((5,), 2),
+    "deepsets": DeepsetsChoices(Tower((1, 2), (2, 3)), Tower((1, 2), (2, 3)), (2, 4), PrecisionChoices((2, 8))).build(
+        (3, 4, 1), 2
+    ),
+    "deepsets, phi from 2": DeepsetsChoices(
+        Tower((2, 4), (2, 3)), Tower((1,), (2, 3)), (), PrecisionChoices((8,), (4, 8))
+    ).build((2, 5, 1), 3),
 }
-AMPLE = {
+AMPLE: dict[str, SearchSpace] = {
     "mobile": MobileChoices(
         8, (Stage(12, 1, (1, 2)), Stage(12, 1, (2, 3)), Stage(16, 2, (1, 3))), (3, 5), (2, 3.5, 4), PRECISION
     ).build((3, 8, 8), 10),
@@ -86,6 +94,9 @@ AMPLE = {
         48, (ResnetStage(48, 1, (1, 2)), ResnetStage(96, 2, (1, 3))), (0.2, 0.5), (5 / 6, 1)
     ).build((3, 8, 8), 10),
     "mlp": MlpChoices((1, 2, 4), (8, 16, 32), PRECISION).build((1, 8, 8), 10),
+    "deepsets": DeepsetsChoices(Tower((1, 2, 3), (8, 16, 32)), Tower((1, 2), (12, 24)), (4, 16, 8), PRECISION).build(
+        (4, 16, 1), 10
+    ),
 }
 
 
@@ -255,6 +266,32 @@ def test_a_mobile_network_by_hand() -> None:
     assert macs(network.by_name["s1.b1.depthwise"]) == 6 * 9 * 16
 
 
+def test_a_deepsets_network_by_hand() -> None:
+    space = DeepsetsChoices(Tower((1, 3), (8, 16)), Tower((1, 2), (12,)), (4, 8)).build((3, 8, 1), 5)
+    network = space.lower(largest(space).tolist())
+    assert [(type(layer).__name__, layer.name, layer.out_shape) for layer in network] == [
+        (Input.__name__, "input", (3, 8, 1)),
+        (Conv2d.__name__, "phi1", (16, 8, 1)),
+        (Conv2d.__name__, "phi2", (16, 8, 1)),
+        (Conv2d.__name__, "latent3", (16, 8, 1)),
+        (Mean.__name__, "mean", (16,)),
+        (Linear.__name__, "rho1", (12,)),
+        (Linear.__name__, "rho2", (12,)),
+        (Linear.__name__, "head2", (5,)),
+    ]
+    assert macs(network.by_name["latent3"]) == 16 * 16 * 8
+    smallest = space.lower([0] * len(space.genes))
+    assert [layer.name for layer in smallest] == ["input", "latent1", "mean", "rho1", "head1"]
+    assert smallest.input.out_shape == (3, 4, 1)
+    assert smallest.by_name["latent1"].out_shape == (8, 4, 1)
+
+
+def test_choices_of_particles_say_how_many_there_are() -> None:
+    space = DeepsetsChoices(Tower((2,), (4,)), Tower((1,), (4,))).build((3, 10, 1), 5)
+    assert {network.input.out_shape for network in space.maximal()} == {(3, 10, 1)}
+    assert not [gene for gene in space.genes if gene.kind == "resolution"]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -265,6 +302,11 @@ def test_a_mobile_network_by_hand() -> None:
         (lambda: MlpChoices((1,), ()), "width must list distinct choices, at least one"),
         (lambda: MlpChoices((1, 1), (2,)), r"depth must list distinct choices, at least one; got \[1, 1\]"),
         (lambda: MlpChoices((0, 1), (2,)), "must be at least 1"),
+        (lambda: Tower((0, 1), (2,)), "must be at least 1"),
+        (lambda: Tower((1,), (2, 2)), r"width must list distinct choices, at least one; got \[2, 2\]"),
+        (lambda: DeepsetsChoices(*TOWERS, (4, 6)), r"particles must be powers of two.*got \[4, 6\]"),
+        (lambda: DeepsetsChoices(*TOWERS).build((3, 8, 8), 5), r"reads sets.*this data has shape \(3, 8, 8\)"),
+        (lambda: DeepsetsChoices(*TOWERS, (4, 16)).build((3, 8, 1), 5), "at most the data's, 8; got 16"),
         (lambda: PrecisionChoices(sparsity=(1.0,)), r"sparsity must lie in \[0, 1\)"),
         (lambda: PrecisionChoices(weight_bits=(1,)), "weight_bits must be 2..16"),
         (lambda: PrecisionChoices(act_bits=(24,)), "act_bits must be 2..16"),

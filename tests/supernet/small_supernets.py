@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nas.genotype import SearchSpace, random_population
 from nas.network import Network
-from nas.spaces import MlpChoices, MobileChoices, ResnetChoices
+from nas.spaces import DeepsetsChoices, MlpChoices, MobileChoices, ResnetChoices
+from nas.spaces.deepsets import Tower
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
 from nas.spaces.resnet import ResnetStage
@@ -56,12 +57,18 @@ def mlp(precision: PrecisionChoices) -> SearchSpace:
     return MlpChoices((1, 2, 4), (4, 6, 9), precision).build((3, 4), 5)
 
 
+def deepsets(precision: PrecisionChoices) -> SearchSpace:
+    """Sets of two sizes, towers of elastic depth on both sides of the mean."""
+    return DeepsetsChoices(Tower((1, 2, 3), (4, 6, 9)), Tower((1, 2), (4, 7)), (4, 8), precision).build((3, 8, 1), 5)
+
+
 EXAMPLES: dict[str, Callable[[PrecisionChoices], SearchSpace]] = {
     "mobile": mobile,
     "narrow": narrow,
     "squeezed": squeezed,
     "resnet": resnet,
     "mlp": mlp,
+    "deepsets": deepsets,
 }
 
 

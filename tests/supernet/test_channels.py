@@ -59,6 +59,7 @@ READERS = {
         ["s2.b2.reduce", "s2.b3.reduce", "head"],
     ],
     "mlp": [["fc2", "head1"], ["fc3", "head2"], ["fc4"], ["head4"]],
+    "deepsets": [["phi2", "latent2"], ["latent3"], ["rho1"], ["rho2", "head1"], ["head2"]],
 }
 
 

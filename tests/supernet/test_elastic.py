@@ -105,6 +105,8 @@ def by_hand(supernet: Supernet, network: Network, images: Tensor) -> Tensor:
     tensors = {
         "input": images
         if images.shape[2:] == size
+        else images[:, :, : size[0]]
+        if size[1] == 1
         else nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
     }
     for layer in network.layers[1:]:
@@ -266,6 +268,22 @@ def test_images_are_resized_where_only_the_resolution_differs() -> None:
     inside = torch.einsum("nchw,h,w->nc", images[..., 1:5, 1:5], triangle, triangle) / 64
     torch.testing.assert_close(halved[..., 1, 1], inside)
     torch.testing.assert_close(fit(torch.full_like(images, 0.3), (3, 11, 5)), torch.full((2, 3, 11, 5), 0.3))
+
+
+def test_of_sets_the_first_members_are_taken() -> None:
+    sets = torch.rand(2, 3, 8, 1)
+    assert fit(sets, (3, 8, 1)) is sets
+    assert fit(sets, (3, 2, 1)).tolist() == [[feature[:2] for feature in one] for one in sets.tolist()]
+    with pytest.raises(NasError, match="a network of 16 members cannot read sets of 8"):
+        fit(sets, (3, 16, 1))
+
+
+def test_the_order_of_a_set_changes_nothing() -> None:
+    space = EXAMPLES["deepsets"](QUANTIZED)
+    supernet, sets = supernet_of(space, 0), some_images(space, 16, 0)
+    for network in some_networks(space, 4, 0):
+        subnet, read = supernet.specialise(network, sets), network.input.out_shape[1]
+        assert torch.equal(subnet(sets[:, :, :read].flip(2)), subnet(sets))
 
 
 @pytest.mark.parametrize("name", ["mobile", "squeezed", "resnet"])
