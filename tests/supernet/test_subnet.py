@@ -14,6 +14,7 @@ from nas.design import Design
 from nas.network import Network, nonzeros
 from supernet.data.tensor_split import TensorSplit
 from supernet.evaluate import FineTuning, design_logits, error, fine_tune
+from supernet.run import fit
 from supernet.subnet import Subnet, from_design
 
 TUNING = FineTuning(epochs=2, batch=16, learning_rate=0.02, distillation=0.5)
@@ -33,7 +34,7 @@ def labelled(subnet: Subnet, count: int, seed: int) -> TensorSplit:
     return TensorSplit(images, torch.randint(classes, (count,), generator=generator))
 
 
-@pytest.mark.parametrize("example", ["mobile", "mlp"])
+@pytest.mark.parametrize("example", ["mobile", "mlp", "deepsets"])
 @pytest.mark.parametrize("single", [True, False])
 def test_logits_equal_integer_arithmetic_bit_for_bit(example: str, single: bool) -> None:
     space = EXAMPLES[example](QUANTIZED)
@@ -44,10 +45,11 @@ def test_logits_equal_integer_arithmetic_bit_for_bit(example: str, single: bool)
             design = supernet.float().specialise(network, calibration.float()).design()
         else:
             design = supernet.specialise(network, calibration).design()
-        logits = design_logits(design, unseen.numpy())
+        images = fit(unseen, network.input.out_shape).numpy()
+        logits = design_logits(design, images)
         assert logits.dtype == np.float64
         assert logits.std() > 0
-        assert np.array_equal(logits, reference.run(design, unseen.numpy()))
+        assert np.array_equal(logits, reference.run(design, images))
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
