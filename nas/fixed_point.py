@@ -7,11 +7,25 @@ floor(x + 1/2), which hardware gets by adding half a step before it truncates; o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray
+
+
+class Format(Protocol):
+    """A uniform grid: the values `n * step` for the integers low <= n <= high, among them 0."""
+
+    @property
+    def low(self) -> int: ...
+
+    @property
+    def high(self) -> int: ...
+
+    @property
+    def step(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +58,7 @@ class FixedPoint:
         return float(2.0**-self.frac_bits)
 
 
-def quantize(values: FloatArray, fmt: FixedPoint) -> IntArray:
+def quantize(values: FloatArray, fmt: Format) -> IntArray:
     """The integers nearest to real values, half up, saturated; any shape."""
     return np.clip(np.floor(values / fmt.step + 0.5), fmt.low, fmt.high).astype(np.int64)
 

@@ -1,19 +1,32 @@
-"""Fake quantization to power-of-two fixed point, with straight-through gradients.
+"""Fake quantization, its straight-through gradients, and the formats that suit what is quantized.
 
-Forward values lie exactly on the grid of `nas.fixed_point`; gradients pass where nothing saturates
-(the clipped straight-through estimator of coarse-gradient training).
+Forward values lie exactly on the grid of a `nas.fixed_point.Format`. How gradients come back is a choice:
+
+- `clipped`: they pass where nothing saturates. Yin et al., "Understanding straight-through estimator in training
+  activation quantized neural nets" (2019): the coarse gradient of a clipped ReLU descends where the identity may not.
+- `identity`: they pass everywhere (Bengio et al. 2013).
+- A `LearnedStep` passes them as `clipped` does and learns its step as well: LSQ, Esser et al. (2020).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nas.fixed_point import FixedPoint
+from nas.errors import NasError
+from nas.fixed_point import FixedPoint, Format
 from nas.network import FLOAT_BITS
+
+Gradient = Literal["identity", "clipped"]
+Range = Literal["minmax", "mse", "percentile"]
+"""What activations a format is to hold: all, as many as give the least squared error, or all but the largest."""
+
+PERCENTILE = 0.999
+"""The share of activations that the range `percentile` holds; what is left out is halved between both ends."""
 
 _CANDIDATES = 3
 _SAMPLE = 8192
@@ -25,19 +38,27 @@ def round_half_up(values: Tensor) -> Tensor:
     return values + (torch.floor(values + 0.5) - values).detach()
 
 
-def quantize_act(values: Tensor, fmt: FixedPoint | None) -> Tensor:
+def fake_quantize(values: Tensor, step: Tensor | float, low: int, high: int, gradient: Gradient = "clipped") -> Tensor:
+    """The nearest of n * step, low <= n <= high, half up; `step` broadcasts against `values`, of any shape.
+
+    Where a step wants a gradient, `clipped` gives it that of LSQ (eq. 3): round(v / step) - v / step inside, `low` or
+    `high` outside.
+    """
+    rounded = round_half_up(torch.clamp(values / step, low, high)) * step
+    return rounded if gradient == "clipped" else values - values.detach() + rounded.detach()
+
+
+def quantize_act(values: Tensor, fmt: Format | None, gradient: Gradient = "clipped") -> Tensor:
     """Round activations to a format; any shape. None leaves them alone."""
-    if fmt is None:
-        return values
-    return round_half_up(torch.clamp(values / fmt.step, fmt.low, fmt.high)) * fmt.step
+    return values if fmt is None else fake_quantize(values, fmt.step, fmt.low, fmt.high, gradient)
 
 
-def quantize_weight(weight: Tensor, frac_bits: Tensor | None, bits: int) -> Tensor:
+def quantize_weight(weight: Tensor, frac_bits: Tensor | None, bits: int, gradient: Gradient = "clipped") -> Tensor:
     """Round weights of shape (out, ...) to `bits`-bit symmetric integers times 2**-frac_bits, frac_bits (out,)."""
     if frac_bits is None:
         return weight
-    scale, top = _per_channel(torch.exp2(frac_bits.to(weight.dtype)), weight), 2 ** (bits - 1) - 1
-    return round_half_up(torch.clamp(weight * scale, -top, top)) / scale
+    top = 2 ** (bits - 1) - 1
+    return fake_quantize(weight, _per_channel(torch.exp2(-frac_bits.to(weight.dtype)), weight), -top, top, gradient)
 
 
 def quantize_bias(bias: Tensor, frac_bits: Tensor | None, act: FixedPoint | None) -> Tensor:
@@ -48,17 +69,76 @@ def quantize_bias(bias: Tensor, frac_bits: Tensor | None, act: FixedPoint | None
     return round_half_up(bias * scale) / scale
 
 
+class LearnedStep(nn.Module):
+    """A quantizer that learns its step: Esser et al., "Learned step size quantization" (2020).
+
+    The step's gradient (eq. 3) is scaled by 1 / sqrt(count * high), where `count` values share the step (section 2.2).
+    Fixed point uses the power of two nearest to the learned step in the logarithm, straight through.
+    """
+
+    def __init__(self, step: Tensor, low: int, high: int, power_of_two: bool) -> None:
+        """Start to learn.
+
+        Args:
+            step: Where to start, such as a calibrated format's: shape () for activations, (out,) for weights.
+            low: The least integer.
+            high: The largest integer, at least 1.
+            power_of_two: Whether the step in use is a power of two; free otherwise.
+
+        Raises:
+            NasError: A step is not positive, or there is no integer above 0.
+        """
+        super().__init__()
+        if not bool((step > 0).all()) or high < 1:
+            raise NasError(
+                f"learned step: steps must be positive and high at least 1; got {float(step.min()):g} and {high}; "
+                "start from a calibrated format of at least 2 bits"
+            )
+        self.step = nn.Parameter(step.detach().clone())
+        self.low, self.high, self.power_of_two = low, high, power_of_two
+
+    def used(self) -> Tensor:
+        """The step in use, without a gradient, in the shape of `step`."""
+        step = self._positive().detach()
+        return torch.exp2(torch.floor(torch.log2(step) + 0.5)) if self.power_of_two else step
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Quantize activations of shape (n, ...), or weights of shape (out, ...), by one step or by (out,) of them.
+
+        Either way, the size of `values[0]` is the count of values that share a step: of one image, as in the paper.
+        """
+        share = 1 / math.sqrt(values[0].numel() * self.high)
+        step = self._positive()
+        step = self.used() + share * (step - step.detach())
+        return fake_quantize(values, step if step.dim() == 0 else _per_channel(step, values), self.low, self.high)
+
+    def _positive(self) -> Tensor:
+        """A step that a long stride of the optimizer took below zero works on, and comes back, as its mirror image."""
+        return self.step.abs().clamp_min(_LEAST)
+
+
 @torch.no_grad()
-def act_format(inputs: Sequence[Tensor], bits: int) -> FixedPoint | None:
-    """The format of `bits` bits with the least squared error on all inputs of a layer; signed if any is negative."""
+def act_format(
+    inputs: Sequence[Tensor], bits: int, method: Range = "mse", share: float = PERCENTILE
+) -> FixedPoint | None:
+    """The fixed-point format of `bits` bits that suits all inputs of a layer; signed if any that it holds is negative.
+
+    Args:
+        inputs: Samples of what the layer reads, of any shapes.
+        bits: The bits, the sign included; `FLOAT_BITS` gives None.
+        method: The finest format that holds the whole range (`minmax`), or its `percentile`, and saturates nothing of
+            it; or that of the least squared error (`mse`).
+        share: Of the values, in (0, 1], that `percentile` holds.
+    """
     if bits == FLOAT_BITS:
         return None
     flat = torch.cat([values.detach().flatten() for values in inputs])
-    low, high = (float(v) for v in torch.aminmax(flat))
+    low, high = _held(flat, method, share)
     signed = low < 0
-    reach = min(_MOST, max(_LEAST, -low, high))  # in this order NaN falls out, for the loss to report
-    frac = bits - signed - math.ceil(math.log2(reach))
-    sample = flat[:: len(flat) // _SAMPLE | 1]  # an even step would see only some columns of the images
+    if method != "mse":
+        whole = FixedPoint(signed, bits, 0)
+        return FixedPoint(signed, bits, -_ceil_log2(max(low / whole.low if signed else 0.0, high / whole.high)))
+    frac, sample = bits - signed - _ceil_log2(max(-low, high)), _sample(flat)
     formats = [FixedPoint(signed, bits, frac + more) for more in range(_CANDIDATES)]
     errors = [float((quantize_act(sample, fmt) - sample).square().sum()) for fmt in formats]
     return formats[errors.index(min(errors))]
@@ -78,6 +158,27 @@ def weight_format(weight: Tensor, bits: int) -> Tensor | None:
     )
     best: Tensor = options.gather(0, errors.argmin(0, keepdim=True))[0]
     return best
+
+
+def _held(flat: Tensor, method: Range, share: float) -> tuple[float, float]:
+    """The range that a format is to hold, or to choose within, widened to 0."""
+    if method != "percentile":
+        low, high = (float(end) for end in torch.aminmax(flat))
+    else:
+        if not 0 < share <= 1:
+            raise NasError(f"percentile: share must lie in (0, 1]; got {share:g}, take {PERCENTILE}")
+        ends = torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=flat.dtype, device=flat.device)
+        low, high = torch.quantile(_sample(flat), ends).tolist()
+    return min(0.0, low), max(0.0, high)
+
+
+def _ceil_log2(value: float) -> int:
+    """Bounded, so that every tensor has a format: NaN, which compares as false, counts as the least."""
+    return math.ceil(math.log2(min(_MOST, max(_LEAST, value))))
+
+
+def _sample(flat: Tensor) -> Tensor:
+    return flat[:: len(flat) // _SAMPLE | 1]  # an even step would see only some columns of the images
 
 
 def _per_channel(values: Tensor, weight: Tensor) -> Tensor:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
+from nas.errors import NasError
 from nas.fixed_point import FixedPoint, quantize
 from nas.genotype import FloatArray
-from supernet.quantize import act_format, quantize_act, quantize_bias, quantize_weight, weight_format
+from supernet.quantize import (
+    LearnedStep,
+    Range,
+    act_format,
+    fake_quantize,
+    quantize_act,
+    quantize_bias,
+    quantize_weight,
+    weight_format,
+)
 
 FORMATS = [FixedPoint(signed, bits, frac) for signed in (True, False) for bits in (2, 3, 8, 16) for frac in (-4, 0, 9)]
 RNG = np.random.default_rng(0)
@@ -87,6 +98,100 @@ def test_weight_and_bias_gradients_pass_inside_and_stop_where_saturated() -> Non
     assert torch.equal(gradient, torch.ones(4, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_the_identity_changes_gradients_alone(fmt: FixedPoint) -> None:
+    for dtype in (torch.float32, torch.float64):
+        values = torch.from_numpy(spread(fmt)).to(dtype).requires_grad_()
+        upstream = torch.from_numpy(RNG.normal(size=len(values))).to(dtype)
+        rounded = quantize_act(values, fmt, "identity")
+        assert torch.equal(rounded, quantize_act(values, fmt))
+        (gradient,) = torch.autograd.grad(rounded, values, upstream)
+        assert torch.equal(gradient, upstream)
+    weight, frac = torch.randn(4, 50, requires_grad=True), torch.tensor([0, 1, 2, 3])
+    rounded = quantize_weight(weight, frac, 3, "identity")
+    assert torch.equal(rounded, quantize_weight(weight, frac, 3))
+    (gradient,) = torch.autograd.grad(rounded.sum(), weight)
+    assert torch.equal(gradient, torch.ones_like(gradient))
+
+
+def lsq_gradient(values: FloatArray, step: float, low: int, high: int, upstream: FloatArray, count: int) -> float:
+    """Esser et al. (2020), eq. 3 and section 2.2, written out."""
+    total = 0.0
+    for value, weight in zip((values / step).ravel(), upstream.ravel(), strict=True):
+        inside = math.floor(value + 0.5) - value
+        total += weight * (low if value <= low else high if value >= high else inside)
+    return total / math.sqrt(count * high)
+
+
+@pytest.mark.parametrize(("bits", "signed"), [(2, True), (3, False), (4, True), (8, False)])
+def test_a_learned_step_has_the_gradient_of_the_paper(bits: int, signed: bool) -> None:
+    fmt = FixedPoint(signed, bits, 0)
+    values, upstream = RNG.normal(size=(6, 5, 4)) * fmt.high, RNG.normal(size=(6, 5, 4))
+    step = torch.tensor(0.7, dtype=torch.float64)
+    learned = LearnedStep(step, fmt.low, fmt.high, power_of_two=False)
+    read = torch.from_numpy(values).requires_grad_()
+    rounded = learned(read)
+    assert torch.equal(rounded, fake_quantize(read, 0.7, fmt.low, fmt.high))
+    gradient, passed = torch.autograd.grad(rounded, [learned.step, read], torch.from_numpy(upstream))
+    assert gradient.item() == pytest.approx(lsq_gradient(values, 0.7, fmt.low, fmt.high, upstream, 20), rel=1e-12)
+    inside = (values / 0.7 >= fmt.low) & (values / 0.7 <= fmt.high)
+    np.testing.assert_allclose(passed.numpy(), upstream * inside, rtol=1e-15)
+
+
+def test_each_channel_learns_a_step_of_its_own() -> None:
+    weight, upstream = RNG.normal(size=(3, 2, 3, 3)), RNG.normal(size=(3, 2, 3, 3))
+    steps = torch.tensor([0.1, 0.3, 0.9], dtype=torch.float64)
+    learned = LearnedStep(steps, -3, 3, power_of_two=False)
+    (gradient,) = torch.autograd.grad(learned(torch.from_numpy(weight)), learned.step, torch.from_numpy(upstream))
+    for row, slopes, step, found in zip(weight, upstream, steps.tolist(), gradient.tolist(), strict=True):
+        assert found == pytest.approx(lsq_gradient(row, step, -3, 3, slopes, 18), rel=1e-12)
+
+
+def test_a_learned_power_of_two_is_the_nearest_and_learns_as_the_free_step_does_there() -> None:
+    steps = torch.tensor([0.18, 0.7, 0.72, 1.0, 5.6], dtype=torch.float64)
+    learned = LearnedStep(steps, -3, 3, power_of_two=True)
+    assert learned.used().tolist() == [0.125 * 2 ** (0.18 > 2**-2.5), 0.5, 1.0, 1.0, 4.0]
+    weight = torch.randn(5, 40, dtype=torch.float64)
+    frac = -torch.log2(learned.used()).to(torch.int64)
+    assert torch.equal(learned(weight), quantize_weight(weight, frac, 3))
+    free = LearnedStep(learned.used(), -3, 3, power_of_two=False)
+    slopes = [torch.autograd.grad(one(weight).square().sum(), one.step)[0] for one in (learned, free)]
+    assert torch.equal(*slopes)
+
+
+@pytest.mark.parametrize("power_of_two", [True, False])
+def test_a_learned_step_finds_the_least_error(power_of_two: bool) -> None:
+    """From a step four times too large; brute force over steps, or over powers of two."""
+    values = torch.randn(64, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def loss(step: float) -> float:
+        return float((fake_quantize(values, step, -4, 3) - values).square().mean())
+
+    options = [2.0**-k for k in range(8)] if power_of_two else np.geomspace(0.01, 4, 2000).tolist()
+    learned = LearnedStep(torch.tensor(2.4, dtype=torch.float64), -4, 3, power_of_two)
+    optimizer = torch.optim.Adam(learned.parameters(), 0.02)
+    seen = []
+    for _ in range(400):
+        optimizer.zero_grad()
+        torch.autograd.backward((learned(values) - values).square().mean())
+        optimizer.step()
+        seen.append(float(learned.used()))
+    assert min(map(loss, seen[-50:])) <= 1.001 * min(map(loss, options))
+
+
+def test_steps_below_zero_work_as_their_mirror_image_and_others_are_refused() -> None:
+    values = torch.randn(8, 9)
+    learned = LearnedStep(torch.tensor(0.5), -4, 3, power_of_two=True)
+    before = learned(values)
+    with torch.no_grad():
+        learned.step.neg_()
+    assert torch.equal(learned(values), before)
+    with pytest.raises(NasError, match="steps must be positive and high at least 1; got 0 and 3"):
+        LearnedStep(torch.tensor([0.0, 1.0]), -4, 3, power_of_two=False)
+    with pytest.raises(NasError, match="got 1 and 0; start from a calibrated format of at least 2 bits"):
+        LearnedStep(torch.tensor(1.0), -1, 0, power_of_two=False)
+
+
 def squared_error(values: FloatArray, fmt: FixedPoint) -> float:
     return float(np.square(quantize(values, fmt) * fmt.step - values).sum())
 
@@ -132,11 +237,53 @@ def test_one_format_fits_all_inputs() -> None:
     assert fmt == act_format([signed, positive], 8) == act_format([torch.cat([positive, signed])], 8)
 
 
+def holds(fmt: FixedPoint, low: float, high: float) -> bool:
+    """Whether the range lies on or between the ends of the format, in exact arithmetic."""
+    step = Fraction(2) ** -fmt.frac_bits
+    return fmt.low * step <= Fraction(low) and Fraction(high) <= fmt.high * step
+
+
+def finest(low: float, high: float, bits: int) -> FixedPoint:
+    formats = [FixedPoint(low < 0, bits, frac) for frac in range(-16, 24)]
+    return max((fmt for fmt in formats if holds(fmt, low, high)), key=lambda fmt: fmt.frac_bits)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("positive", [True, False])
+def test_the_whole_range_is_held_as_finely_as_can_be(bits: int, positive: bool) -> None:
+    cases = [RNG.standard_t(2, 1000) * scale for scale in (1e-3, 0.7, 40.0)]
+    cases += [np.array([-3.0, 1.0]), np.array([-4.0, 3.0]), np.array([-4.0, 3.1]), np.array([0.875, 7.0]), np.ones(1)]
+    for case in cases:
+        values = np.abs(case) if positive else case
+        fmt = act_format([torch.from_numpy(values)], bits, "minmax")
+        assert fmt == finest(min(0.0, values.min()), values.max(), bits)
+        assert np.abs(quantize(values, fmt) * fmt.step - values).max() <= fmt.step / 2
+
+
+@pytest.mark.parametrize("share", [0.9, 0.999, 1.0])
+@pytest.mark.parametrize("positive", [True, False])
+def test_a_percentile_is_held_as_finely_as_can_be(share: float, positive: bool) -> None:
+    for scale in (1e-3, 0.7, 40.0):
+        values = RNG.standard_t(2, 8000) * scale
+        values = np.abs(values) if positive else values
+        ends = np.quantile(values, [(1 - share) / 2, (1 + share) / 2])
+        for bits in (3, 8):
+            fmt = act_format([torch.from_numpy(values)], bits, "percentile", share)
+            assert fmt == finest(min(0.0, ends[0]), ends[1], bits)
+            saturated = (values < fmt.low * fmt.step) | (values > fmt.high * fmt.step)
+            assert saturated.mean() <= 1 - share + 1e-9
+    whole = act_format([torch.from_numpy(values)], 4, "percentile", 1.0)
+    assert whole == act_format([torch.from_numpy(values)], 4, "minmax")
+    with pytest.raises(NasError, match=r"share must lie in \(0, 1\]; got 0, take 0.999"):
+        act_format([torch.from_numpy(values)], 4, "percentile", 0.0)
+
+
+@pytest.mark.parametrize("method", ["minmax", "mse", "percentile"])
 @pytest.mark.parametrize("values", [[0.0, 0.0], [float("inf"), 1.0], [float("nan"), 1.0], [1e-30], [1e30]])
-def test_every_tensor_has_a_format(values: list[float]) -> None:
-    fmt = act_format([torch.tensor(values)], 8)
+def test_every_tensor_has_a_format(values: list[float], method: Range) -> None:
+    fmt = act_format([torch.tensor(values)], 8, method)
     assert fmt is not None
-    assert -20 <= fmt.frac_bits - 8 <= 22
+    assert -20 <= fmt.frac_bits - 8 * (method == "mse") <= 22
     assert weight_format(torch.tensor([values]), 8) is not None
 
 
