@@ -1,6 +1,8 @@
 """Fake quantization, its straight-through gradients, and the formats that suit what is quantized.
 
-Forward values lie exactly on the grid of a `nas.fixed_point.Format`. How gradients come back is a choice:
+Forward values lie on the grid of a `nas.fixed_point.Format`, exactly where its step is a power of two. Weights have
+such a step per output channel: `quantize_weight` for fixed point, `quantize_weight_by` for the free steps of
+`nas.affine`. How gradients come back is a choice:
 
 - `clipped`: they pass where nothing saturates. Yin et al., "Understanding straight-through estimator in training
   activation quantized neural nets" (2019): the coarse gradient of a clipped ReLU descends where the identity may not.
@@ -17,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from nas.affine import Affine, affine_over, symmetric_top
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint, Format
 from nas.network import FLOAT_BITS
@@ -29,6 +32,7 @@ PERCENTILE = 0.999
 """The share of activations that the range `percentile` holds; what is left out is halved between both ends."""
 
 _CANDIDATES = 3
+_PARTS = tuple(part / 64 for part in range(1, 65))
 _SAMPLE = 8192
 _LEAST, _MOST = 2.0**-20, 2.0**20
 
@@ -57,16 +61,25 @@ def quantize_weight(weight: Tensor, frac_bits: Tensor | None, bits: int, gradien
     """Round weights of shape (out, ...) to `bits`-bit symmetric integers times 2**-frac_bits, frac_bits (out,)."""
     if frac_bits is None:
         return weight
-    top = 2 ** (bits - 1) - 1
-    return fake_quantize(weight, _per_channel(torch.exp2(-frac_bits.to(weight.dtype)), weight), -top, top, gradient)
+    return quantize_weight_by(weight, torch.exp2(-frac_bits.to(weight.dtype)), bits, gradient)
+
+
+def quantize_weight_by(weight: Tensor, steps: Tensor, bits: int, gradient: Gradient = "clipped") -> Tensor:
+    """Round weights of shape (out, ...) to `bits`-bit symmetric integers times steps of shape (out,)."""
+    top = symmetric_top(bits)
+    return fake_quantize(weight, _per_channel(steps, weight), -top, top, gradient)
 
 
 def quantize_bias(bias: Tensor, frac_bits: Tensor | None, act: FixedPoint | None) -> Tensor:
     """Round a bias of shape (out,) to the grid of its channel's products, so that accumulators are exact."""
     if frac_bits is None or act is None:
         return bias
-    scale = torch.exp2((frac_bits + act.frac_bits).to(bias.dtype))
-    return round_half_up(bias * scale) / scale
+    return quantize_bias_by(bias, torch.exp2(-(frac_bits + act.frac_bits).to(bias.dtype)))
+
+
+def quantize_bias_by(bias: Tensor, steps: Tensor) -> Tensor:
+    """Round a bias of shape (out,) to the steps of its channels' products, shape (out,): weight step * input step."""
+    return round_half_up(bias / steps) * steps
 
 
 class LearnedStep(nn.Module):
@@ -149,8 +162,7 @@ def weight_format(weight: Tensor, bits: int) -> Tensor | None:
     """Fraction bits of each output channel, shape (out,), with the least squared error."""
     if bits == FLOAT_BITS:
         return None
-    top = 2 ** (bits - 1) - 1
-    reach = weight.detach().flatten(1).abs().amax(1).clamp(_LEAST, _MOST)
+    top, reach = symmetric_top(bits), _reach(weight)
     least = torch.floor(torch.log2(top / reach)).to(torch.int64)
     options = torch.stack([least + more for more in range(_CANDIDATES)])
     errors = torch.stack(
@@ -158,6 +170,40 @@ def weight_format(weight: Tensor, bits: int) -> Tensor | None:
     )
     best: Tensor = options.gather(0, errors.argmin(0, keepdim=True))[0]
     return best
+
+
+@torch.no_grad()
+def act_affine(inputs: Sequence[Tensor], bits: int, method: Range = "mse", share: float = PERCENTILE) -> Affine | None:
+    """The affine format of `bits` bits that suits all inputs of a layer, arguments as of `act_format`.
+
+    `mse` chooses among ranges that are 1/64, 2/64, ... of the whole one.
+    """
+    if bits == FLOAT_BITS:
+        return None
+    flat = torch.cat([values.detach().flatten() for values in inputs])
+    low, high = (min(_MOST, max(-_MOST, end)) for end in _held(flat, method, share))
+    if method != "mse":
+        return affine_over(low, high, bits)
+    sample, formats = _sample(flat), [affine_over(low * part, high * part, bits) for part in _PARTS]
+    errors = [float((quantize_act(sample, fmt) - sample).square().sum()) for fmt in formats]
+    return formats[errors.index(min(errors))]
+
+
+@torch.no_grad()
+def weight_steps(weight: Tensor, bits: int) -> Tensor | None:
+    """Free steps of each output channel, shape (out,), with the least squared error among 64 of each."""
+    if bits == FLOAT_BITS:
+        return None
+    options = torch.stack([_reach(weight) * part / symmetric_top(bits) for part in _PARTS])
+    errors = torch.stack(
+        [(quantize_weight_by(weight, steps, bits) - weight).square().flatten(1).sum(1) for steps in options]
+    )
+    best: Tensor = options.gather(0, errors.argmin(0, keepdim=True))[0]
+    return best
+
+
+def _reach(weight: Tensor) -> Tensor:
+    return weight.detach().flatten(1).abs().amax(1).clamp(_LEAST, _MOST)
 
 
 def _held(flat: Tensor, method: Range, share: float) -> tuple[float, float]:
