@@ -73,6 +73,12 @@ def choice_counts(space: SearchSpace) -> IntArray:
     return np.array([len(gene.choices) for gene in space.genes])
 
 
+def choice_type(space: SearchSpace) -> np.dtype[np.signedinteger]:
+    """The smallest type that holds every choice index: what is narrow is quick to copy, compare and hash."""
+    smallest: np.dtype[np.signedinteger] = np.min_scalar_type(-int(choice_counts(space).max()))
+    return smallest
+
+
 def active(space: SearchSpace, population: IntArray) -> BoolArray:
     """Mark the genes that have an effect, shape (n, genes)."""
     mask = np.ones(population.shape, dtype=bool)

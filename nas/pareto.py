@@ -99,16 +99,22 @@ def _dominated(points: FloatArray) -> npt.NDArray[np.uint8]:
     """
     size = len(points)
     # The places of values in their column compare as the values do, and faster.
-    codes = [np.unique(column, return_inverse=True)[1].astype(np.min_scalar_type(-size)) for column in points.T[1:]]
+    codes = [_places(column) for column in points.T[1:]] or [np.zeros(size, dtype=np.int8)]
     packed = np.zeros((size, -(-size // 8)), dtype=np.uint8)
     for start in range(0, size, _ROWS):
         rows = slice(start, start + _ROWS)
-        behind = np.ones((len(points[rows]), size - start), dtype=bool)
-        for column in codes:
+        behind = codes[0][rows, None] <= codes[0][start:]
+        for column in codes[1:]:
             behind &= column[rows, None] <= column[start:]
         behind[:, :_ROWS] &= _LATER[: len(behind), : size - start]
         packed[rows, start // 8 :] = np.packbits(behind, axis=1)
     return packed
+
+
+def _places(column: FloatArray) -> IntArray:
+    """Place of each value among the different ones, in the smallest integers that hold it, shape (n,)."""
+    places: IntArray = np.unique(column, return_inverse=True)[1].astype(np.min_scalar_type(-len(column)))
+    return places
 
 
 def crowding_distance(points: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from nas.errors import NasError
-from nas.genotype import FloatArray, IntArray, SearchSpace, active, canonical, choice_counts
+from nas.genotype import FloatArray, IntArray, SearchSpace, active, canonical, choice_counts, choice_type
 from nas.tables import AdditiveCost, PipelinedCost
 
 
@@ -108,18 +108,25 @@ class Problem:
     @cached_property
     def _choice(self) -> IntArray:
         """Ascending allowed indices of each gene, padded, shape (genes, most choices)."""
-        table = np.zeros((len(self.allowed), choice_counts(self.space).max()), dtype=np.int16)
+        table = np.zeros((len(self.allowed), choice_counts(self.space).max()), dtype=choice_type(self.space))
         for row, indices in zip(table, self.allowed, strict=True):
             row[: len(indices)] = sorted(indices)
         return table
 
+    @cached_property
+    def _all_allowed(self) -> bool:
+        """Whether positions within the allowed choices are the choices' own."""
+        return bool((self.allowed_counts == choice_counts(self.space)).all())
+
     def ranks(self, population: IntArray) -> IntArray:
         """Position of each gene's choice among its allowed ones, 0 for a gene that has no effect; shapes (n, genes)."""
         match = self._choice[None, :, :] == population[:, :, None]
-        return np.where(active(self.space, population), match.argmax(axis=2), 0)
+        return np.where(active(self.space, population), match.argmax(axis=2), 0).astype(self._choice.dtype)
 
     def genotypes(self, ranks: IntArray) -> IntArray:
         """Canonical genotypes from positions within each gene's allowed choices, both of shape (n, genes)."""
+        if self._all_allowed:
+            return canonical(self.space, ranks.astype(self._choice.dtype, copy=False))
         starts = np.arange(len(self._choice)) * self._choice.shape[1]
         return canonical(self.space, self._choice.take(ranks + starts))
 

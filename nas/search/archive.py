@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from nas.errors import NasError
-from nas.genotype import BoolArray, FloatArray, IntArray, choice_counts
+from nas.genotype import BoolArray, FloatArray, IntArray, choice_type
 from nas.pareto import non_dominated
 from nas.problem import Constraint, Problem
 from nas.search.row_index import RowIndex, grown
@@ -88,10 +88,7 @@ class Archive:
     _metrics: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        most = int(choice_counts(self.problem.space).max())
-        if most > np.iinfo(np.int16).max:
-            raise NasError(f"an archive keeps 16-bit choice indices; a gene has {most} choices, give it fewer")
-        self._index = RowIndex(len(self.problem.allowed))
+        self._index = RowIndex(len(self.problem.allowed), choice_type(self.problem.space))
         self._metrics = np.zeros((0, len(self.problem.metrics)))
 
     def __len__(self) -> int:
@@ -99,7 +96,7 @@ class Archive:
 
     @property
     def genotypes(self) -> IntArray:
-        """Canonical genotypes, shape (n, genes), read-only, of 16-bit integers: millions of them fit in memory."""
+        """Canonical genotypes, shape (n, genes), read-only, of `choice_type`: millions of them fit in memory."""
         return self._index.rows
 
     @property

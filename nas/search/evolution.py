@@ -169,4 +169,4 @@ def _first(problem: Problem, size: int, rng: np.random.Generator, starts: IntArr
     rest = max(2, size - len(given) - 2)
     drawn = [sample(problem, rest // 2, rng), sample_sizes(problem, rest - rest // 2, rng)]
     ranks = np.concatenate([given, ends, *(problem.ranks(genotypes) for genotypes in drawn)])
-    return problem.ranks(distinct(problem.genotypes(ranks))).astype(np.int16)
+    return problem.ranks(distinct(problem.genotypes(ranks)))

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from nas.genotype import BoolArray, IntArray
 
 _Hashes = npt.NDArray[np.uint64]
-_LANES = 4
 _FIRST_CAPACITY = 1024
+_WORD = 8
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,15 @@ class Lookup:
 
 
 class RowIndex:
-    """Rows in the order they came, each once; grows by doubling."""
+    """Rows of one integer type in the order they came, each once; grows by doubling."""
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, dtype: np.dtype[np.signedinteger]) -> None:
         self._columns, self._size = columns, 0
-        self._rows: IntArray = np.zeros((_FIRST_CAPACITY, -(-columns // _LANES) * _LANES), dtype=np.int16)
+        lanes = _WORD // dtype.itemsize
+        self._rows: IntArray = np.zeros((_FIRST_CAPACITY, -(-columns // lanes) * lanes), dtype)
         self._hashes: _Hashes = np.zeros(_FIRST_CAPACITY, dtype=np.uint64)
         self._table: IntArray = np.full(2 * _FIRST_CAPACITY, -1)
-        drawn = np.random.default_rng(0).integers(2**63, size=self._rows.shape[1] // _LANES, dtype=np.uint64)
+        drawn = np.random.default_rng(0).integers(2**63, size=self._rows.shape[1] // lanes, dtype=np.uint64)
         self._factors = 2 * drawn + 1
 
     def __len__(self) -> int:
@@ -61,14 +62,14 @@ class RowIndex:
 
     @property
     def rows(self) -> IntArray:
-        """All rows, shape (n, columns), read-only, of 16-bit integers."""
+        """All rows, shape (n, columns), read-only."""
         view = self._rows[: self._size, : self._columns]
         view.flags.writeable = False
         return view
 
     def look_up(self, batch: IntArray) -> Lookup:
-        """Find rows of shape (n, columns); values need to fit 16 bits."""
-        rows = np.zeros((len(batch), self._rows.shape[1]), dtype=np.int16)
+        """Find rows of shape (n, columns); values need to fit the index's type."""
+        rows = np.zeros((len(batch), self._rows.shape[1]), self._rows.dtype)
         rows[:, : self._columns] = batch
         hashes = self._hash(rows)
         owner = _first_equal(rows, hashes)

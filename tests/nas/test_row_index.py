@@ -15,14 +15,17 @@ class Plain:
         return [self.places.setdefault(row.tobytes(), len(self.places)) for row in batch]
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
 @pytest.mark.parametrize("hashes", ["real", "weak", "equal"])
-def test_places_are_those_of_a_dictionary(hashes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_are_those_of_a_dictionary(
+    hashes: str, dtype: type[np.signedinteger], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the hashes: with few or a single one, too."""
     if hashes != "real":
         bits = np.uint64(61 if hashes == "weak" else 63)
         real = RowIndex._hash
         monkeypatch.setattr(RowIndex, "_hash", lambda self, rows: real(self, rows) >> bits << bits)
-    rng, index, plain = np.random.default_rng(0), RowIndex(5), Plain()
+    rng, index, plain = np.random.default_rng(0), RowIndex(5, np.dtype(dtype)), Plain()
     for size in (0, 1, 7, 300, 40, 900 if hashes == "real" else 60):
         batch = rng.integers(0, 4, (size, 5))
         known = index.look_up(batch)
@@ -35,7 +38,7 @@ def test_places_are_those_of_a_dictionary(hashes: str, monkeypatch: pytest.Monke
 
 
 def test_it_grows_past_its_first_capacity() -> None:
-    rng, index = np.random.default_rng(1), RowIndex(6)
+    rng, index = np.random.default_rng(1), RowIndex(6, np.dtype(np.int8))
     batch = rng.integers(0, 30, (20_000, 6))
     expected = Plain().insert(batch)
     for start in range(0, 20_000, 3000):
