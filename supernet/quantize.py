@@ -93,7 +93,7 @@ class LearnedStep(nn.Module):
         """Start to learn.
 
         Args:
-            step: Where to start, such as a calibrated format's: shape () for activations, (out,) for weights.
+            step: Where to start, such as a calibrated format's: shape (1,) for activations, (out,) for weights.
             low: The least integer.
             high: The largest integer, at least 1.
             power_of_two: Whether the step in use is a power of two; free otherwise.
@@ -116,14 +116,14 @@ class LearnedStep(nn.Module):
         return torch.exp2(torch.floor(torch.log2(step) + 0.5)) if self.power_of_two else step
 
     def forward(self, values: Tensor) -> Tensor:
-        """Quantize activations of shape (n, ...), or weights of shape (out, ...), by one step or by (out,) of them.
+        """Quantize activations of shape (n, ...) by one step, or weights of shape (out, ...) by (out,) of them.
 
         Either way, the size of `values[0]` is the count of values that share a step: of one image, as in the paper.
         """
         share = 1 / math.sqrt(values[0].numel() * self.high)
         step = self._positive()
         step = self.used() + share * (step - step.detach())
-        return fake_quantize(values, step if step.dim() == 0 else _per_channel(step, values), self.low, self.high)
+        return fake_quantize(values, _per_channel(step, values), self.low, self.high)
 
     def _positive(self) -> Tensor:
         """A step that a long stride of the optimizer took below zero works on, and comes back, as its mirror image."""

@@ -134,8 +134,7 @@ def lsq_gradient(values: FloatArray, step: float, low: int, high: int, upstream:
 def test_a_learned_step_has_the_gradient_of_the_paper(bits: int, signed: bool) -> None:
     fmt = FixedPoint(signed, bits, 0)
     values, upstream = RNG.normal(size=(6, 5, 4)) * fmt.high, RNG.normal(size=(6, 5, 4))
-    step = torch.tensor(0.7, dtype=torch.float64)
-    learned = LearnedStep(step, fmt.low, fmt.high, power_of_two=False)
+    learned = LearnedStep(torch.tensor([0.7], dtype=torch.float64), fmt.low, fmt.high, power_of_two=False)
     read = torch.from_numpy(values).requires_grad_()
     rounded = learned(read)
     assert torch.equal(rounded, fake_quantize(read, 0.7, fmt.low, fmt.high))
@@ -175,7 +174,7 @@ def test_a_learned_step_finds_the_least_error(power_of_two: bool) -> None:
         return float((fake_quantize(values, step, -4, 3) - values).square().mean())
 
     options = [2.0**-k for k in range(8)] if power_of_two else np.geomspace(0.01, 4, 2000).tolist()
-    learned = LearnedStep(torch.tensor(2.4, dtype=torch.float64), -4, 3, power_of_two)
+    learned = LearnedStep(torch.tensor([2.4], dtype=torch.float64), -4, 3, power_of_two)
     optimizer = torch.optim.Adam(learned.parameters(), 0.05)
     seen = []
     for _ in range(150):
@@ -188,7 +187,7 @@ def test_a_learned_step_finds_the_least_error(power_of_two: bool) -> None:
 
 def test_steps_below_zero_work_as_their_mirror_image_and_others_are_refused() -> None:
     values = torch.randn(8, 9)
-    learned = LearnedStep(torch.tensor(0.5), -4, 3, power_of_two=True)
+    learned = LearnedStep(torch.tensor([0.5]), -4, 3, power_of_two=True)
     before = learned(values)
     with torch.no_grad():
         learned.step.neg_()
@@ -196,7 +195,7 @@ def test_steps_below_zero_work_as_their_mirror_image_and_others_are_refused() ->
     with pytest.raises(NasError, match="steps must be positive and high at least 1; got 0 and 3"):
         LearnedStep(torch.tensor([0.0, 1.0]), -4, 3, power_of_two=False)
     with pytest.raises(NasError, match="got 1 and 0; start from a calibrated format of at least 2 bits"):
-        LearnedStep(torch.tensor(1.0), -1, 0, power_of_two=False)
+        LearnedStep(torch.tensor([1.0]), -1, 0, power_of_two=False)
 
 
 def squared_error(values: FloatArray, fmt: FixedPoint) -> float:
