@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MOST_WEIGHED = 4
+"""Objectives up to which the expected growth of the hypervolume is computed: it takes a grid over all but one."""
+
 
 def _folder_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -187,9 +190,15 @@ class PredictorSettings(Section):
 
 
 class SearchSettings(Section):
-    """The samplers that look for fronts, by name, each with its own settings."""
+    """The samplers that look for fronts, by name, each with its own settings.
+
+    On each device the search is repeated after every `batch` of subnets on its front that are scored on the validation
+    split and join the accuracy predictor's samples, until there were `evaluations` of them; 0 for a single search.
+    """
 
     samplers: Annotated[dict[str, Sampler], PlainValidator(_samplers), PlainSerializer(_sampler_values)]
+    evaluations: NonNegativeInt = 0
+    batch: PositiveInt = 8
 
 
 class FinalizeSettings(Section):
@@ -227,6 +236,18 @@ class Config(Section):
         if repeated or lacking:
             raise faults(repeated + lacking)
         return targets
+
+    @field_validator("search")
+    @classmethod
+    def _can_weigh_evaluations(cls, settings: SearchSettings, info: ValidationInfo) -> SearchSettings:
+        for target in info.data.get("devices", ()) if settings.evaluations else ():
+            if "error" not in target.objectives or len(target.objectives) > _MOST_WEIGHED:
+                raise faults([(("evaluations",), (
+                    f"subnets are chosen by the hypervolume they promise, for which a device needs error and at most "
+                    f"{_MOST_WEIGHED - 1} other objectives; {target.name} has {', '.join(target.objectives)}: name "
+                    f"fewer under its objectives, or set evaluations to 0"
+                ))])  # fmt: skip
+        return settings
 
     def build_space(self) -> SearchSpace:
         """The space over the shape of the data; reads no files."""

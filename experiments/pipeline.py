@@ -17,7 +17,7 @@ from experiments.stages.export import export
 from experiments.stages.finalize import finalize
 from experiments.stages.fit import fit, measure
 from experiments.stages.sample import sample
-from experiments.stages.search import search
+from experiments.stages.search import Folders, search
 from experiments.stages.train import train
 from experiments.targets import require_operations, require_tools
 from supernet.distributed import processes
@@ -105,8 +105,12 @@ def _work(context: Context, plan: Plan) -> dict[Stage, Work]:
 
 def _device_work(context: Context, plan: Plan, stages: DeviceStages) -> dict[Stage, Work]:
     at, target, measured = context.run.stage_dir, stages.target, stages.measure
+
+    def inputs() -> Folders:
+        return Folders(at(plan.train), at(plan.fit), at(measured) if measured else None)
+
     work: dict[Stage, Work] = {
-        stages.search: lambda folder: search(context, target, at(plan.fit), at(measured) if measured else None, folder),
+        stages.search: lambda folder: search(context, target, inputs(), folder),
         stages.finalize: lambda folder: finalize(context, target, at(plan.train), at(stages.search), folder),
         stages.export: lambda folder: export(context, target.name, at(stages.finalize), folder),
     }

@@ -13,7 +13,7 @@ from experiments.context import Context
 from experiments.progress import progress
 from experiments.rundir import append_line, read_lines
 from experiments.workers import parallel
-from nas.genotype import IntArray, distinct, tilted_population
+from nas.genotype import FloatArray, IntArray, distinct, tilted_population
 from supernet.calibrate import Calibrations
 from supernet.evaluate import errors
 from supernet.trie import shared_order
@@ -27,23 +27,35 @@ class Sampled:
     """Genotypes, shape (n, genes), and their errors on the validation split, shape (n,)."""
 
     genotypes: IntArray
-    errors: np.ndarray
+    errors: FloatArray
 
 
 def sample(context: Context, train_folder: Path, folder: Path) -> dict[str, Any]:
     """Evaluate distinct genotypes, those with much in common together; what an interrupted run evaluated is kept."""
-    genotypes = _draw(context)
+    values = evaluated(context, train_folder, _draw(context), folder, "evaluate sampled subnets")
+    return {"samples": len(values), "least_error": float(values.min()), "median_error": float(np.median(values))}
+
+
+def evaluated(context: Context, train_folder: Path, genotypes: IntArray, folder: Path, label: str) -> FloatArray:
+    """Errors of subnets on the validation split, shape (n,), logged one by one; what is in the log is kept.
+
+    Args:
+        context: Config, data and space.
+        train_folder: Where the supernet is.
+        genotypes: Canonical, shape (n, genes); a later call gives the same ones first.
+        folder: Of the log.
+        label: What the progress is called.
+    """
     done = {record["index"] for record in read_lines(folder / _LOG)}
     order = shared_order([context.space.lower(genotype) for genotype in genotypes.tolist()])
     missing = [index for index in order if index not in done]
     chunks = [tuple(missing[i : i + _CHUNK]) for i in range(0, len(missing), _CHUNK)]
-    with progress("evaluate sampled subnets", len(genotypes), len(done)) as advance:
-        for chunk, found in parallel(partial(_evaluate, context, train_folder), chunks):
+    with progress(label, len(genotypes), len(done)) as advance:
+        for chunk, found in parallel(partial(_evaluate, context, train_folder, genotypes), chunks):
             for index, value in zip(chunk, found, strict=True):
                 append_line(folder / _LOG, {"index": index, "genotype": genotypes[index].tolist(), "error": value})
             advance(len(chunk))
-    values = load_samples(folder).errors
-    return {"samples": len(genotypes), "least_error": float(values.min()), "median_error": float(np.median(values))}
+    return load_samples(folder).errors[: len(genotypes)]  # an interrupted run may have logged later ones
 
 
 def load_samples(folder: Path) -> Sampled:
@@ -60,8 +72,8 @@ def _draw(context: Context) -> IntArray:
     return distinct(tilted_population(context.space, 2 * wanted, rng, anything))[:wanted]
 
 
-def _evaluate(context: Context, train_folder: Path, indices: tuple[int, ...]) -> list[float]:
-    training, genotypes = context.trained(train_folder), _draw(context)[list(indices)]
-    networks = [context.space.lower(genotype) for genotype in genotypes.tolist()]
+def _evaluate(context: Context, train_folder: Path, genotypes: IntArray, indices: tuple[int, ...]) -> list[float]:
+    training = context.trained(train_folder)
+    networks = [context.space.lower(genotype) for genotype in genotypes[list(indices)].tolist()]
     calibrations = Calibrations(training.supernet, networks, training.calibration_images)
     return errors(calibrations, context.data.validation)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from experiments.context import Context
-from experiments.problems import are_dense_8bit, dense_8bit, problem
+from experiments.problems import are_dense_8bit, dense_8bit, on_device
 from experiments.progress import percent, progress
 from experiments.rundir import atomic_write
+from experiments.stages.active import promising
+from experiments.stages.fit import ACCURACY
+from experiments.stages.sample import evaluated
 from experiments.targets import Target
+from hw_models.device import load_device
 from nas.errors import NasError
 from nas.genotype import IntArray
 from nas.pareto import spread_subset
@@ -21,6 +25,7 @@ from nas.problem import Problem
 from nas.search.archive import Archive
 from nas.search.evolution import Nsga2
 from nas.search.infeasible import explain
+from predictors import accuracy
 
 Role = Literal["joint", "dense-8bit"]
 
@@ -28,19 +33,27 @@ FINALISTS = "finalists.json"
 CANDIDATES = "candidates.npz"
 
 
-def search(
-    context: Context, target: Target, fit_folder: Path, measure_folder: Path | None, folder: Path
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Folders:
+    """Of the stages that a search builds on; `measure` is None for a device whose cost is computed."""
+
+    train: Path
+    fit: Path
+    measure: Path | None
+
+
+def search(context: Context, target: Target, inputs: Folders, folder: Path) -> dict[str, Any]:
     """Search one device's front.
 
-    First a search among 8-bit unpruned networks alone: its front starts the joint search and is its baseline.
+    First a search among 8-bit unpruned networks alone: its front starts the joint search and is its baseline. Where the
+    config asks for evaluations, subnets of the front are then scored, the predictor learns from them, and both searches
+    are made anew, until the evaluations are used up or the whole front has been scored.
 
     Raises:
         NasError: Nothing satisfies the constraints; names the binding one and the best reachable value.
     """
-    asked = problem(context, target, fit_folder, measure_folder)
-    dense = _dense_front(context, target, asked)
-    archive = _joint(context, target, asked, dense)
+    found = _searched(context, target, inputs, folder)
+    archive, asked, dense = found.archive, found.archive.problem, found.dense
     front = archive.front()
     if not len(front):
         raise NasError(f"device {target.name}: {explain(asked, context.config.seed).message}")
@@ -53,16 +66,49 @@ def search(
     finalists += [_finalist(archive, place, "dense-8bit") for place in baseline if place not in set(joint.tolist())]
     atomic_write(folder / FINALISTS, json.dumps(finalists, indent=1))
     atomic_write(folder / "proofs.json", json.dumps([asdict(proof) for proof in archive.proofs], indent=1))
-    found = {name: archive.found_by.count(name) for name in dict.fromkeys(archive.found_by)}
+    found_by = {name: archive.found_by.count(name) for name in dict.fromkeys(archive.found_by)}
     front_by = [archive.found_by[place] for place in front]
     return {
         "candidates": len(archive),
         "front": len(front),
         "finalists": len(finalists),
-        "candidates_by": found,
+        "candidates_by": found_by,
         "front_by": {name: front_by.count(name) for name in dict.fromkeys(front_by)},
+        "evaluations": found.evaluations,
+        "rmse_by_batch": found.rmse_by_batch,
         "largest_gap": max((proof.gap for proof in archive.proofs if proof.gap is not None), default=None),
     }
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The last searches' finds, and how far off the predictor was on each batch of subnets before it learned them."""
+
+    archive: Archive
+    dense: IntArray | None
+    evaluations: int
+    rmse_by_batch: list[float]
+
+
+def _searched(context: Context, target: Target, inputs: Folders, folder: Path) -> _Found:
+    """Search, and go on scoring, learning and searching while the config's evaluations last."""
+    settings, device = context.config.search, load_device(target.name)
+    errors, rmse = accuracy.load(context.space, inputs.fit / ACCURACY), list[float]()
+    first = len(errors.samples)
+    while True:
+        asked = on_device(context, device, target, errors, inputs.measure)
+        dense = _dense_front(context, target, asked)
+        archive = _joint(context, target, asked, dense)
+        spent = len(errors.samples) - first
+        chosen = promising(errors, archive, min(settings.evaluations - spent, settings.batch))
+        if not len(chosen):
+            return _Found(archive, dense, spent, rmse)
+        samples = np.concatenate([errors.samples, chosen])
+        label = f"score subnets of {target.name}'s front"
+        scored = evaluated(context, inputs.train, samples[first:], folder, label)
+        rmse.append(float(np.sqrt(np.mean((errors.predict(chosen).mean - scored[spent:]) ** 2))))
+        known = np.concatenate([errors.errors[:first], scored])
+        errors = accuracy.fit(context.space, samples, known, context.config.seed)
 
 
 def load_finalists(folder: Path) -> list[dict[str, Any]]:

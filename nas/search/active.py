@@ -88,12 +88,12 @@ class ActiveSearch:
         if not size:
             return measured.genotypes[:0]
         predict = problem.fit(measured.genotypes, measured.costs[:, 0])
-        fresh = _unmeasured(problem.candidates(predict, rng), measured.genotypes)
+        fresh = unmeasured(problem.candidates(predict, rng), measured.genotypes)
         mean, std = predict(fresh)
         return fresh[choose(mean, std, problem.known(fresh), measured.costs, problem.reference, size)]
 
 
-def _unmeasured(candidates: IntArray, measured: IntArray) -> IntArray:
+def unmeasured(candidates: IntArray, measured: IntArray) -> IntArray:
     """Distinct candidates that are not among the measured, in order."""
     both = np.concatenate([measured, candidates])
     first: IntArray = np.sort(np.unique(both, axis=0, return_index=True)[1])

@@ -29,7 +29,7 @@ from experiments.stages import sample as sample_module
 from experiments.stages.finalize import finalize, load_members, member_design
 from experiments.stages.fit import fit, measure
 from experiments.stages.sample import sample
-from experiments.stages.search import search
+from experiments.stages.search import Folders, search
 from experiments.stages.train import train
 from experiments.workers import parallel
 from fpga.adders import adder_graph_cost
@@ -394,7 +394,7 @@ def test_a_barely_feasible_limit_is_met(finished: Finished, tmp_path: Path) -> N
 
     config = tiny_config(edit)
     context = Context(config, tmp_path)
-    found = search(context, config.devices[0], at(opened.plan.fit), None, tmp_path)
+    found = search(context, config.devices[0], Folders(at(opened.plan.train), at(opened.plan.fit), None), tmp_path)
     assert found["front"] == 1
     (finalist,) = json.loads((tmp_path / "finalists.json").read_text())
     assert finalist["predicted"]["lut"] == pytest.approx(least)
@@ -417,8 +417,8 @@ def in_process(config: Config, runs: Path, monkeypatch: pytest.MonkeyPatch, unti
     for device in stages.devices:
         if device.measure:
             measure(context, device.target.name, at(device.measure))
-        timed = at(device.measure) if device.measure else None
-        search(context, device.target, at(stages.fit), timed, at(device.search))
+        inputs = Folders(at(stages.train), at(stages.fit), at(device.measure) if device.measure else None)
+        search(context, device.target, inputs, at(device.search))
         if until == "finalize":
             finalize(context, device.target, at(stages.train), at(device.search), at(device.finalize))
     return OpenRun(context, stages)

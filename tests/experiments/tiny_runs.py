@@ -15,7 +15,7 @@ from experiments.bench.programs import layered
 from experiments.config import Config, config_from
 from experiments.context import Context
 from experiments.plan import OpenRun, open_run, plan
-from experiments.stages.search import search
+from experiments.stages.search import Folders, search
 from experiments.strict import read_yaml
 from nas.genotype import FloatArray, IntArray
 from nas.problem import Problem
@@ -67,8 +67,9 @@ def device_search(context: Context, into: Path, device: str) -> dict[str, Any]:
     """The search stage of a device, from a run's predictors into a folder of its own; the same in any process."""
     stages, at, folder = plan(context.config), context.run.stage_dir, into / device
     of = stages.device(device)
-    folder.mkdir(parents=True)
-    return search(context, of.target, at(stages.fit), at(of.measure) if of.measure else None, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = Folders(at(stages.train), at(stages.fit), at(of.measure) if of.measure else None)
+    return search(context, of.target, inputs, folder)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""A search that scores subnets of its front and learns from them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_runs import Edit, Finished, device_search, tiny_config
+
+from experiments.context import Context
+from experiments.plan import plan
+from experiments.problems import problem
+from experiments.rundir import read_lines
+from experiments.stages.fit import ACCURACY
+from experiments.stages.sample import load_samples
+from experiments.stages.search import load_finalists
+from nas.errors import NasError
+from nas.search.active import expected_improvement
+from predictors import accuracy
+from supernet.calibrate import Calibrations
+from supernet.evaluate import errors
+
+pytestmark = [
+    pytest.mark.hls,
+    # So few samples can leave a hyper-parameter at its bound.
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+
+DEVICE = "zu3eg"
+LOG = "samples.jsonl"
+
+
+def asking(evaluations: int, batch: int) -> Edit:
+    return lambda entries: entries["search"].update(evaluations=evaluations, batch=batch)
+
+
+def context_of(finished: Finished, evaluations: int, batch: int) -> Context:
+    return Context(tiny_config(asking(evaluations, batch)), finished.runs)
+
+
+def test_it_learns_the_errors_of_its_front(finished: Finished, tmp_path: Path) -> None:
+    """Each subnet once, none the predictor knew, with the error that the supernet has alone."""
+    context = context_of(finished, 10, 4)
+    summary = device_search(context, tmp_path, DEVICE)
+    scored, at = load_samples(tmp_path / DEVICE), context.run.stage_dir
+    assert summary["evaluations"] == len(scored.errors) == 10
+    assert len(summary["rmse_by_batch"]) == 3
+    known = load_samples(at(plan(context.config).sample)).genotypes
+    assert len(np.unique(np.concatenate([known, scored.genotypes]), axis=0)) == len(known) + 10
+    training = context.trained(at(plan(context.config).train))
+    for genotype, error in zip(scored.genotypes.tolist(), scored.errors, strict=True):
+        alone = Calibrations(training.supernet, [context.space.lower(genotype)], training.calibration_images)
+        assert errors(alone, context.data.validation) == [error]
+
+
+def test_the_search_is_that_of_a_predictor_fitted_to_all_samples(finished: Finished, tmp_path: Path) -> None:
+    context = context_of(finished, 8, 8)
+    device_search(context, tmp_path, DEVICE)
+    scored, before = load_samples(tmp_path / DEVICE), load_samples(context.run.stage_dir(plan(context.config).sample))
+    fitted = accuracy.fit(
+        context.space,
+        np.concatenate([before.genotypes, scored.genotypes]),
+        np.concatenate([before.errors, scored.errors]),
+        context.config.seed,
+    )
+    finalists = load_finalists(tmp_path / DEVICE)
+    found = np.array([finalist["genotype"] for finalist in finalists])
+    predicted = [finalist["predicted"]["error"] for finalist in finalists]
+    assert fitted.mean(found) == pytest.approx(predicted)
+
+
+def test_the_first_of_a_batch_promises_the_most_of_the_first_front(finished: Finished, tmp_path: Path) -> None:
+    """Brute force over the front that a search without evaluations finds."""
+    plain, context = context_of(finished, 0, 4), context_of(finished, 4, 4)
+    device_search(plain, tmp_path / "plain", DEVICE)
+    device_search(context, tmp_path / "active", DEVICE)
+    with np.load(tmp_path / "plain" / DEVICE / "candidates.npz") as arrays:
+        genotypes, metrics, names = arrays["genotypes"], arrays["metrics"], arrays["names"].tolist()
+        front = arrays["front"]
+    stages = plan(context.config)
+    predictor = accuracy.load(context.space, context.run.stage_dir(stages.fit) / ACCURACY)
+    columns = [names.index(name) for name in ("error", "latency_s", "lut")]
+    seen = {row.tobytes() for row in predictor.samples.astype(np.int16)}
+    candidates = [place for place in front if genotypes[place].tobytes() not in seen]
+    reached = metrics[front][:, columns]
+    reference = reached.max(axis=0) + 0.1 * np.ptp(reached, axis=0)
+    prediction = predictor.predict(genotypes[candidates])
+    known = metrics[candidates][:, columns[1:]]
+    first = load_samples(tmp_path / "active" / DEVICE).genotypes[0]
+    asked = problem(context, stages.device(DEVICE).target, context.run.stage_dir(stages.fit), None)
+    points = asked.evaluate(predictor.samples)
+    points[:, asked.metrics.index("error")] = predictor.errors
+    points = points[asked.violation(points) == 0][:, asked.columns(("error", "latency_s", "lut"))]
+    gains = expected_improvement(prediction.mean, prediction.std, known, points, reference)
+    assert genotypes[candidates[int(np.argmax(gains))]].tolist() == first.tolist()
+
+
+def test_an_interrupted_search_scores_nothing_twice(finished: Finished, tmp_path: Path) -> None:
+    context = context_of(finished, 8, 4)
+    device_search(context, tmp_path / "whole", DEVICE)
+    lines = (tmp_path / "whole" / DEVICE / LOG).read_text().splitlines(keepends=True)
+    resumed = tmp_path / "resumed" / DEVICE
+    resumed.mkdir(parents=True)
+    (resumed / LOG).write_text("".join(lines[:5]) + lines[5][:7])  # killed in the middle of a line
+    device_search(context, tmp_path / "resumed", DEVICE)
+    assert load_finalists(resumed) == load_finalists(tmp_path / "whole" / DEVICE)
+    assert len(read_lines(resumed / LOG)) == 8
+    assert (resumed / LOG).read_text().startswith("".join(lines[:5]))
+
+
+def test_too_many_objectives_to_weigh_are_told_in_the_config() -> None:
+    def edit(entries: dict[str, object]) -> None:
+        asking(8, 4)(entries)
+        entries["devices"] = [{"name": DEVICE, "objectives": ["error", "latency_s", "lut", "ff", "weight_bytes"]}]
+
+    with pytest.raises(
+        NasError, match=r"search\.evaluations: .*at most 3 other objectives; zu3eg has error, latency_s"
+    ):
+        tiny_config(edit)
