@@ -69,7 +69,7 @@ def accuracy_picture(names: Sequence[str], macs: Sequence[int], accuracy: Mappin
         places = range(len(names))  # not by size: networks of nearly the same size would share a label's place
         for method, (label, colour, marker, line) in METHODS.items():
             _curve(axes, places, accuracy[method] * 100, label, colour, marker, line)
-        axes.set_xticks(places, [f"{name}\n{count / 1e6:.2g} M" for name, count in zip(names, macs, strict=True)])
+        axes.set_xticks(places, [f"{name}\n{count / 1e6:.3g} M" for name, count in zip(names, macs, strict=True)])
         seeds = len(accuracy["alone"])
         spread = f"; mean of {seeds} seeds, bars from the least to the largest" if seeds > 1 else ""
         axes.set(xlabel="multiply-accumulates", ylabel="test accuracy (%)")
