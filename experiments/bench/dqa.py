@@ -12,9 +12,8 @@ from experiments.bench.demo import demo_config
 from experiments.bench.results import Figure, figure
 from experiments.context import CHECKPOINT, Context
 from supernet.distributed import one_thread
-from supernet.dqa import ActFormat, PostQuantized, dqa_format
+from supernet.dqa import PostQuantized, dqa_format
 from supernet.evaluate import error
-from supernet.quantize import act_format
 from supernet.train import SupernetTraining
 
 SEEDS = range(10)
@@ -28,8 +27,8 @@ def measure(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> d
 
     Figures of each number of bits: `dqa_minus_direct_points` at equal bits of the integers; `dqa_stored_bits`, with the
     codes of DQA's shifting errors; and `dqa_minus_equal_storage_points`, against direct quantization in the nearest
-    whole number of bits to what DQA stores, `equal_storage_bits`. Accuracies are those of the test split; formats come
-    from training images.
+    whole number of bits to what DQA stores, `equal_storage_bits`. Accuracies are those of the test split. Formats come
+    from training images, those of direct quantization in the same way: as DQA's without important channels.
 
     Args:
         quick: One seed, fewer epochs.
@@ -57,17 +56,17 @@ def _seed(seed: int, epochs: int) -> dict[str, float]:
     subnet, samples, test = training.full_subnet(), training.calibration_images, context.data.test
     images = test.first(len(test), training.device)
 
-    def quantized(suits: Callable[..., ActFormat]) -> tuple[float, float]:
+    def quantized(bits: int, share: float) -> tuple[float, float]:
         """Accuracy in % and stored bits."""
+        suits = partial(dqa_format, bits=bits, extra=EXTRA, share_of_important_channels=share)
         model = PostQuantized(subnet, samples, suits)
         return 100 * (1 - error(model, test)), model.stored_bits(images)
 
     values = {"float_accuracy": 100 * (1 - error(subnet, test))}
     for bits in BITS:
-        direct, _ = quantized(lambda x, bits=bits: act_format([x], bits))
-        ours, stored = quantized(partial(dqa_format, bits=bits, extra=EXTRA, share_of_important_channels=SHARE))
+        (direct, _), (ours, stored) = quantized(bits, 0.0), quantized(bits, SHARE)
         whole = round(stored)
-        equal, _ = quantized(lambda x, bits=whole: act_format([x], bits))
+        equal, _ = quantized(whole, 0.0)
         values |= {
             f"direct_accuracy_{bits}bit": direct,
             f"dqa_accuracy_{bits}bit": ours,
