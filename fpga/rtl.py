@@ -16,7 +16,7 @@ from da4ml.codegen import RTLModel
 from da4ml.types import Pipeline, minimal_kif
 
 from fpga.hls import EXPLAINED_SAMPLES, Verification
-from fpga.reference import integer_trace
+from fpga.reference import act_format, integer_trace
 from fpga.unrolling import Logic, pipelined, unroll
 from fpga.verilator import EXPECTED, INPUTS, OUTPUTS, TESTBENCH, TOP, Interface, Word, hex_lines, simulate
 from nas.design import Design
@@ -43,17 +43,28 @@ def emit(design: Design, folder: Path, part: str, clock_hz: float, vectors: Floa
     return _emit(design, _last(design), folder, part, clock_hz, vectors)
 
 
-def compare(design: Design, project: Path, images: FloatArray) -> Verification:
+def compare(design: Design, project: Path, images: FloatArray, limit_s: float) -> Verification:
     """Hold the project's RTL against the integer reference of the design.
 
     Where they differ, RTL that gives every layer's output is emitted, to name the first that is not the design's.
 
     Raises:
+        ToolError: Verilator or g++ is missing, fails or runs longer than `limit_s`.
         NasError: The project differs though a fresh emission would not.
     """
-    differs = (simulate(project, images) != _expected(design, _last(design), images)).any(axis=1)
-    layer = _first_difference(design, project, images[differs][:EXPLAINED_SAMPLES]) if differs.any() else None
+    differs = (simulate(project, images, limit_s) != _expected(design, _last(design), images)).any(axis=1)
+    explained = images[differs][:EXPLAINED_SAMPLES]
+    layer = _first_difference(design, project, explained, limit_s) if differs.any() else None
     return Verification(len(images), int(differs.sum()), layer)
+
+
+def sample_images(design: Design, count: int, seed: int) -> FloatArray:
+    """Images where no data are at hand, off every grid, one in five beyond the widest format; (count, *input shape)."""
+    formats = [act_format(design, layer) for layer in design.network.consumers[design.network.input.name]]
+    low, high = min(fmt.low * fmt.step for fmt in formats), max((fmt.high + 1) * fmt.step for fmt in formats)
+    beyond = (high - low) / 8
+    shape = (count, *design.network.input.out_shape)
+    return np.random.default_rng(seed).uniform(low - beyond, high + beyond, shape)
 
 
 def _last(design: Design) -> tuple[str]:
@@ -85,11 +96,11 @@ def _expected(design: Design, outputs: Sequence[str], images: FloatArray) -> Flo
     return np.concatenate([tensors[name].values().reshape(len(images), -1) for name in outputs], axis=1)
 
 
-def _first_difference(design: Design, project: Path, images: FloatArray) -> str:
+def _first_difference(design: Design, project: Path, images: FloatArray, limit_s: float) -> str:
     layers = design.network.layers[1:]
     names = [layer.name for layer in layers]
     with tempfile.TemporaryDirectory() as folder:
-        found = simulate(_emit(design, names, Path(folder) / TOP, "", 1.0, images), images)
+        found = simulate(_emit(design, names, Path(folder) / TOP, "", 1.0, images), images, limit_s)
     equal, start = (found == _expected(design, names, images)).all(axis=0), 0
     for layer in layers:
         size = int(np.prod(layer.out_shape))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fpga.toolchain import require_gxx
+from fpga.tools import find, run
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint, quantize
 from nas.genotype import FloatArray, IntArray
@@ -79,37 +77,25 @@ def load_interface(project: Path) -> Interface:
     return Interface(tuple(fields["input_shape"]), formats, outputs, fields["latency_cycles"])
 
 
-def simulate(project: Path, images: FloatArray) -> FloatArray:
+def simulate(project: Path, images: FloatArray, limit_s: float) -> FloatArray:
     """Compile the testbench with Verilator where needed and run it: (n, *input shape) -> values (n, outputs).
 
     Raises:
-        NasError: Verilator or g++ is missing, or the simulation fails.
+        ToolError: Verilator or g++ is missing, or one of them or the simulation fails or runs longer than `limit_s`.
     """
-    interface, program = load_interface(project), compile_testbench(project)
+    interface, program = load_interface(project), compile_testbench(project, limit_s)
     widths, integers = interface.input_words(images)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / INPUTS).write_text(hex_lines(widths, integers))
-        _run([str(program)], Path(folder))
+        run([str(program)], Path(folder), limit_s)
         lines = (Path(folder) / OUTPUTS).read_text().split()
     return values(interface.outputs, lines)
 
 
-def require_verilator() -> str:
-    """Path of Verilator.
-
-    Raises:
-        NasError: It is not installed.
-    """
-    path = shutil.which("verilator")
-    if path is None:
-        raise NasError("verilator is not on PATH; it simulates the RTL. Install it (Debian: apt install verilator)")
-    return path
-
-
-def compile_testbench(project: Path) -> Path:
+def compile_testbench(project: Path, limit_s: float) -> Path:
     """Compile the testbench, or find it compiled from the same sources; returns the program."""
     project = project.resolve()
-    verilator, _ = require_verilator(), require_gxx()
+    verilator, _ = find("verilator"), find("g++")
     sources = [project / f"{TESTBENCH}.v", *sorted(project.glob("src/**/*.v"))]
     digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     program = project / "build" / f"simulation-{digest}"
@@ -117,15 +103,9 @@ def compile_testbench(project: Path) -> Path:
         program.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=program.parent) as folder:
             command = [verilator, *_FLAGS, "--Mdir", folder, "-o", "program", *map(str, sources)]
-            _run(command, project)
+            run(command, project, limit_s)
             (Path(folder) / "program").rename(program)
     return program
-
-
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NasError(f"{Path(command[0]).name}: failed in {folder}:\n{(done.stderr + done.stdout)[-2000:]}")
 
 
 def hex_lines(widths: Sequence[int], integers: IntArray) -> str:

@@ -14,7 +14,7 @@ from designs import mlp_network, mobile_network, random_design, random_images, r
 
 from fpga import unrolling
 from fpga.reference import integer_trace, run
-from fpga.rtl import compare, emit
+from fpga.rtl import compare, emit, sample_images
 from fpga.unrolling import Logic, pipelined, unroll
 from fpga.verilator import (
     EXPECTED,
@@ -33,7 +33,7 @@ from nas.fixed_point import FixedPoint, quantize
 from nas.genotype import FloatArray
 from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Precision
 
-PART, CLOCK_HZ = "xczu3eg-sbva484-1-e", 200e6
+PART, CLOCK_HZ, LIMIT_S = "xczu3eg-sbva484-1-e", 200e6, 300.0
 
 needs_verilator = pytest.mark.skipif(
     not (shutil.which("verilator") and shutil.which("g++")), reason="verilator or g++ is not installed"
@@ -89,7 +89,7 @@ DESIGNS = {
 @pytest.mark.parametrize("name", DESIGNS)
 def test_the_traced_logic_is_exact(name: str) -> None:
     design = DESIGNS[name]
-    images = random_images(design.network, 200, 0) * 3 - 1  # some below and above every format
+    images = sample_images(design, 200, 0)
     expected = run(design, images)
     assert expected.std(axis=0).max() > 0
     assert np.array_equal(interpreted(design, images), expected)
@@ -158,7 +158,7 @@ def test_any_layers_output_can_be_taken() -> None:
 
 def test_images_of_another_shape_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NasError, match="emit it first"):
-        simulate(tmp_path, np.zeros((1, 6)))
+        simulate(tmp_path, np.zeros((1, 6)), LIMIT_S)
     with pytest.raises(NasError, match=r"the RTL reads \(n, \(6,\)\)"):
         Interface((6,), (FixedPoint(False, 4, 4),), (Word(True, 4, 0),), 1).input_words(np.zeros((1, 5)))
 
@@ -169,17 +169,17 @@ def test_a_missing_simulator_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     project = emit(design, tmp_path / "project", PART, CLOCK_HZ, images)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NasError, match=r"verilator .*apt install verilator"):
-        simulate(project, images)
+        simulate(project, images, LIMIT_S)
 
 
 @needs_verilator
 @pytest.mark.parametrize("design", [small_mlp(0), small_conv(1)], ids=["mlp", "conv"])
 def test_the_rtl_is_exact(design: Design, tmp_path: Path) -> None:
-    images = random_images(design.network, 2000, 1) * 3 - 1
+    images = sample_images(design, 2000, 1)
     project = emit(design, tmp_path / "project", PART, CLOCK_HZ, images)
-    verification = compare(design, project, images)
+    verification = compare(design, project, images, LIMIT_S)
     assert (verification.samples, verification.mismatches, verification.first_differing_layer) == (2000, 0, None)
-    subprocess.run([compile_testbench(project)], cwd=project, check=True, capture_output=True)
+    subprocess.run([compile_testbench(project, LIMIT_S)], cwd=project, check=True, capture_output=True)
     assert (project / OUTPUTS).read_text() == (project / EXPECTED).read_text()
 
 
@@ -193,6 +193,7 @@ def tiny() -> Design:
 
 
 @needs_verilator
+@pytest.mark.slow
 def test_a_layer_that_goes_wrong_on_the_way_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     design, whole = tiny(), unrolling._weights
     images = random_images(design.network, 50, 0)
@@ -202,11 +203,11 @@ def test_a_layer_that_goes_wrong_on_the_way_is_named(monkeypatch: pytest.MonkeyP
         return (-weights if layer.name == "second" else weights), bias
 
     monkeypatch.setattr(unrolling, "_weights", flipped)
-    verification = compare(design, emit(design, tmp_path / "wrong", PART, CLOCK_HZ, images), images)
+    verification = compare(design, emit(design, tmp_path / "wrong", PART, CLOCK_HZ, images), images, LIMIT_S)
     assert (verification.mismatches > 0, verification.first_differing_layer) == (True, "second")
     monkeypatch.undo()
     with pytest.raises(NasError, match="not an emission of this design"):
-        compare(design, tmp_path / "wrong", images)
+        compare(design, tmp_path / "wrong", images, LIMIT_S)
 
 
 def test_a_layer_off_its_grid_is_refused(tmp_path: Path) -> None:
