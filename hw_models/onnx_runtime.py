@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,30 +14,33 @@ from nas.errors import NasError
 
 Float32Array = npt.NDArray[np.float32]
 
+NAME = "onnxruntime"
 VERSION: str = ort.__version__
 
 
-def session_options(threads: int = 1) -> ort.SessionOptions:
+def session_options(threads: int = 1, *, integers: bool = False) -> ort.SessionOptions:
     """Options to compute in order on `threads` threads, the weights dequantized once while a model loads.
 
     ONNX Runtime keeps a DequantizeLinear for fusion with quantized kernels, which needs quantized activations;
     without these it would run at each inference, which makes small networks four times slower.
-    `session.disable_quant_qdq` lets constant folding take it.
+    `session.disable_quant_qdq` lets constant folding take it; `integers` keeps it, for models that do quantize their
+    activations.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if integers else "1")
     return options
 
 
 def session(model: bytes, threads: int = 1) -> ort.InferenceSession:
-    """A session on the CPU with `session_options`."""
-    return ort.InferenceSession(model, session_options(threads), providers=["CPUExecutionProvider"])
+    """A session on the CPU with `session_options`: in integers if the model quantizes activations."""
+    options = session_options(threads, integers=b"QuantizeLinear" in model)  # a DequantizeLinear has a small q
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def predict(model: bytes, images: npt.NDArray[np.floating]) -> Float32Array:
+def predict(model: bytes, images: npt.NDArray[np.floating[Any]]) -> Float32Array:
     """Logits (n, classes) of images (n, ...), which are reshaped to what the model reads.
 
     Raises:

@@ -34,6 +34,7 @@ HOMES = {
     "highspy": ("nas/search/highs.py",),
     "onnx": ("hw_models/onnx_model.py",),
     "onnxruntime": ("hw_models/onnx_runtime.py",),
+    "openvino": ("hw_models/openvino_engine.py",),
     "hls4ml": ("fpga/",),
     "da4ml": ("fpga/",),
     "matplotlib": ("experiments/report/figures.py", "experiments/bench/figures.py"),

@@ -1,0 +1,67 @@
+"""The engines latency is measured with, each in the one file that wraps it.
+
+An engine is a module with the names of `Engine`: its maker's package is imported when it is asked for, and no sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nas.errors import NasError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+DEFAULT = "onnxruntime"
+
+
+class Engine(Protocol):
+    """What runs ONNX models on the CPU, in single precision or, where a model is quantized, in its integers."""
+
+    NAME: str
+    VERSION: str
+
+    def repeated_call(self, model: bytes, threads: int = 1) -> Callable[[int], None]:
+        """A function that runs the model so many times on one fixed input (batch 1)."""
+        ...
+
+    def predict(self, model: bytes, images: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+        """Logits (n, classes) of images (n, ...), which are reshaped to what the model reads."""
+        ...
+
+
+def _onnxruntime() -> Engine:
+    from hw_models import onnx_runtime
+
+    return onnx_runtime
+
+
+def _openvino() -> Engine:
+    from hw_models import openvino_engine
+
+    return openvino_engine
+
+
+ENGINES: Mapping[str, Callable[[], Engine]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+
+REQUIREMENTS: Mapping[str, str] = {"onnxruntime": "onnxruntime>=1.32,<1.33", "openvino": "openvino>=2026.4,<2027"}
+"""What pip installs for each engine; those that hwnas does not need itself are extras of the engine's name."""
+
+
+def load_engine(name: str) -> Engine:
+    """The engine of this name.
+
+    Raises:
+        NasError: There is none, or its package is not installed on this machine.
+    """
+    if name not in ENGINES:
+        raise NasError(f"engine {name!r} is unknown; known are {', '.join(ENGINES)}")
+    try:
+        return ENGINES[name]()
+    except ImportError as error:
+        extra = "" if name == DEFAULT else f", or the extra hwnas[{name}]"
+        raise NasError(
+            f"engine {name}: is not installed here ({error}); pip install '{REQUIREMENTS[name]}'{extra}"
+        ) from error

@@ -1,0 +1,132 @@
+import ast
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hw_models import onnx_runtime
+from hw_models.engines import DEFAULT, ENGINES, REQUIREMENTS, Engine, load_engine
+from hw_models.measure import fingerprint, measure
+from hw_models.onnx_model import to_onnx
+from hw_models.reference import random_design
+from hw_models.runner import percentile
+from hw_models.store import MeasurementStore
+from nas.design import Design
+from nas.errors import NasError
+from nas.genotype import SearchSpace
+from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale
+
+ROOT = Path(__file__).parents[2]
+SENT = ("hw_models/runner.py", "hw_models/machine.py", "hw_models/engines.py", "nas/errors.py")
+OTHERS = [name for name in ENGINES if name != DEFAULT]
+Draw = Callable[[SearchSpace, int], list[Network]]
+
+EVERY_OPERATION = Network(
+    (
+        Input("input", (3, 11, 9)),
+        Conv2d("stem", ("input",), (3, 11, 9), (8, 6, 5), 3, stride=2, activation="hswish"),
+        Pool("pool", ("stem",), (8, 6, 5), 3, 1, "max"),
+        Conv2d("depthwise", ("pool",), (8, 6, 5), (8, 6, 5), 5, groups=8, activation="relu"),
+        Mean("squeeze", ("depthwise",), (8, 6, 5)),
+        Linear("gates", ("squeeze",), (8,), (8,), activation="hsigmoid"),
+        Scale("scale", ("depthwise", "gates"), (8, 6, 5)),
+        Conv2d("project", ("scale",), (8, 6, 5), (8, 6, 5), 1),
+        Add("add", ("pool", "project"), (8, 6, 5), activation="relu"),
+        Pool("means", ("add",), (8, 6, 5), 3, 2, "mean"),
+        Mean("mean", ("means",), (8, 3, 3)),
+        Linear("head", ("mean",), (8,), (10,)),
+    )
+)
+
+
+@pytest.fixture(params=OTHERS)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    pytest.importorskip(request.param)
+    return load_engine(request.param)
+
+
+def test_every_engine_has_a_requirement() -> None:
+    assert REQUIREMENTS.keys() == ENGINES.keys()
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_every_operation_gives_the_same_logits(engine: Engine, count: int) -> None:
+    images = np.random.default_rng(0).normal(size=(count, 3, 11, 9))
+    model = to_onnx(random_design(EVERY_OPERATION, 0))
+    expected = onnx_runtime.predict(model, images)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(engine.predict(model, images), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [(32,), (4,), (3, 4, 5, 8, 12, 32)], ids=str)
+def test_weights_in_few_bits_give_the_same_logits(
+    bits: tuple[int, ...],
+    engine: Engine,
+    mobile: SearchSpace,
+    architectures: Draw,
+    with_weight_bits: Callable[[Network, tuple[int, ...]], Network],
+    weight_only_design: Callable[[Network, int], Design],
+) -> None:
+    images = np.random.default_rng(1).normal(size=(4, 1, 8, 8))
+    for network in architectures(mobile, 2):
+        model = to_onnx(weight_only_design(with_weight_bits(network, bits), 0))
+        expected = onnx_runtime.predict(model, images)
+        np.testing.assert_allclose(engine.predict(model, images), expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+def test_images_of_another_size_are_refused(engine: Engine) -> None:
+    """Also where their values would fill the model's input."""
+    with pytest.raises(NasError, match=r"\(3, 3, 9, 22\).*reads \(n, 3, 11, 9\)"):
+        engine.predict(to_onnx(random_design(EVERY_OPERATION, 0)), np.zeros((3, 3, 9, 22)))
+
+
+def test_a_model_that_openvino_does_not_read_is_an_error_with_the_reason(
+    with_weight_bits: Callable[[Network, tuple[int, ...]], Network],
+    weight_only_design: Callable[[Network, int], Design],
+) -> None:
+    pytest.importorskip("openvino")
+    network = with_weight_bits(EVERY_OPERATION, (2,))
+    with pytest.raises(NasError, match=r"engine openvino: cannot read this model .*INT2"):
+        load_engine("openvino").predict(to_onnx(weight_only_design(network, 0)), np.zeros((1, 3, 11, 9)))
+
+
+def test_engines_never_mix_in_the_store(engine: Engine, tmp_path: Path) -> None:
+    store, models = MeasurementStore(tmp_path / "m.jsonl"), {"a": to_onnx(random_design(EVERY_OPERATION, 0))}
+    ours, theirs = (measure(models, 3, 2, engine=name) for name in (DEFAULT, engine.NAME))
+    assert ours.fingerprint == fingerprint()
+    assert theirs.fingerprint == fingerprint(engine=engine.NAME)
+    assert f"{engine.NAME} {engine.VERSION}" in theirs.fingerprint
+    assert theirs.versions[engine.NAME] == engine.VERSION
+    for campaign in (ours, dataclasses.replace(theirs, latency_s={"b": 1.0})):
+        store.append(campaign)
+    assert store.lookup(["a", "b"], ours.fingerprint).keys() == {"a"}
+    assert store.lookup(["a", "b"], theirs.fingerprint).keys() == {"b"}
+
+
+def test_an_engine_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "hw_models.openvino_engine", raising=False)
+    monkeypatch.delattr("hw_models.openvino_engine", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(NasError, match=r"engine openvino: is not installed here .*extra hwnas\[openvino\]"):
+        load_engine("openvino")
+    with pytest.raises(NasError, match="engine 'tvm' is unknown; known are onnxruntime"):
+        load_engine("tvm")
+
+
+def test_the_harness_computes_the_percentile_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 10, 11, 97):
+        values = rng.normal(size=count)
+        for percent in (0, 10, 37.5, 90, 100):
+            assert percentile(values.tolist(), percent) == pytest.approx(np.percentile(values, percent), abs=1e-12)
+
+
+def test_what_runs_elsewhere_needs_the_standard_library_and_python_3_9_only() -> None:
+    for path in SENT:
+        ast.parse((ROOT / path).read_text(encoding="utf-8"), feature_version=(3, 9))
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import hw_models.runner"
+    subprocess.run([sys.executable, "-S", "-I", "-c", code], check=True)
