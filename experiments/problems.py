@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
@@ -14,10 +15,11 @@ import numpy as np
 from experiments.context import Context
 from experiments.stages.fit import ACCURACY, LATENCY
 from experiments.targets import Target
-from hw_models import bit_flexible, unrolled
-from hw_models.device import METRICS, Device, load_device
+from hw_models import unrolled
+from hw_models.device import Device, load_device
 from hw_models.onnx_model import layer_bytes
-from nas.genotype import BoolArray, FloatArray, Gene, IntArray, active
+from hw_models.prices import Price, layer_prices
+from nas.genotype import BoolArray, FloatArray, Gene, IntArray, SearchSpace, active
 from nas.network import FLOAT_BITS, Input, Layer, Weighted, weight_bytes
 from nas.problem import Constraint, Problem
 from nas.tables import AdditiveCost, additive, stacked
@@ -48,9 +50,9 @@ class Errors(Protocol):
 def on_device(context: Context, device: Device, target: Target, errors: Errors, measure_folder: Path | None) -> Problem:
     """The problem of a device under a target's objectives and limits, with errors that devices may share."""
     costs = _costs(context, device, measure_folder)
-    asked, metrics = limits(target, device), METRICS[device.family]
+    asked, metrics = _predicted(limits(target, device), target, measure_folder), device.metrics
     evaluate = evaluation(errors, costs, metrics)
-    return Problem(context.space, metrics, evaluate, target.objectives, asked, _allowed(context, device), costs)
+    return Problem(context.space, metrics, evaluate, target.objectives, asked, allowed(context.space, device), costs)
 
 
 def evaluation(
@@ -67,11 +69,24 @@ def evaluation(
 
 def limits(target: Target, device: Device) -> tuple[Constraint, ...]:
     """The config's constraints, and what the device holds where the config asks for no less."""
-    wanted = dict(target.constraints)
+    wanted = {metric: limit.max for metric, limit in target.constraints.items()}
     if device.resources is not None:
         for name in unrolled.RESOURCES:
             wanted[name] = min(wanted.get(name, math.inf), float(getattr(device.resources, name)))
     return tuple(Constraint(metric, limit) for metric, limit in wanted.items())
+
+
+def _predicted(asked: Sequence[Constraint], target: Target, measure_folder: Path | None) -> tuple[Constraint, ...]:
+    """Limits on predicted values, so much lower that the true ones stay within with the confidence that is asked for.
+
+    The predictor's relative error is normal: mean * (1 + z * spread) <= limit, z the quantile of the confidence.
+    """
+    margins = dict[str, float]()
+    for metric, limit in target.constraints.items():
+        if limit.confidence is not None:
+            assert measure_folder is not None
+            margins[metric] = 1 + NormalDist().inv_cdf(limit.confidence) * latency.load(measure_folder / LATENCY).spread
+    return tuple(replace(one, limit=one.limit / margins.get(one.metric, 1.0)) for one in asked)
 
 
 def dense_8bit(problem: Problem) -> Problem | None:
@@ -112,16 +127,17 @@ def _dense_8bit(gene: Gene, indices: tuple[int, ...]) -> tuple[int, ...]:
             return indices
 
 
-def _allowed(context: Context, device: Device) -> tuple[tuple[int, ...], ...]:
+def allowed(space: SearchSpace, device: Device) -> tuple[tuple[int, ...], ...]:
+    """For each gene, the indices of the choices that a device supports."""
     supported = {"weight_bits": device.weight_bits, "act_bits": device.act_bits}
     return tuple(
         tuple(i for i, choice in enumerate(gene.choices) if choice in supported.get(gene.kind, gene.choices))
-        for gene in context.space.genes
+        for gene in space.genes
     )
 
 
 def _costs(context: Context, device: Device, measure_folder: Path | None) -> Mapping[str, AdditiveCost]:
-    def table(price: Callable[[Layer], float], constant: float = 0.0) -> AdditiveCost:
+    def table(price: Price, constant: float = 0.0) -> AdditiveCost:
         return additive(context.space, context.tables, price, constant)
 
     match device.family:
@@ -136,8 +152,9 @@ def _costs(context: Context, device: Device, measure_folder: Path | None) -> Map
             costs = {name: table(lambda layer, name=name: priced(layer)[name]) for name in unrolled.RESOURCES}  # type: ignore[misc]
             cycles = table(lambda layer: priced(layer)["cycles"] / clock_hz)
             return {**costs, "latency_s": cycles, "weight_bytes": table(weight_bytes)}
-        case "bit-flexible":
-            return {"latency_s": table(functools.partial(_bit_flexible, device)), "weight_bytes": table(weight_bytes)}
+        case "bit-flexible" | "roofline":
+            prices = layer_prices(device)
+            return {name: table(functools.partial(_charged, device, price)) for name, price in prices.items()}
 
 
 def _unrolled(device: Device, layer: Layer) -> Mapping[str, float]:
@@ -147,10 +164,9 @@ def _unrolled(device: Device, layer: Layer) -> Mapping[str, float]:
     return dict.fromkeys((*unrolled.RESOURCES, "cycles"), math.nan)
 
 
-def _bit_flexible(device: Device, layer: Layer) -> float:
-    """The layer's seconds, NaN as in `_unrolled`."""
-    assert device.array is not None
-    return bit_flexible.layer_latency_s(layer, device.array) if _has_widths(device, layer) else math.nan
+def _charged(device: Device, price: Price, layer: Layer) -> float:
+    """The layer's price, NaN as in `_unrolled`."""
+    return price(layer) if _has_widths(device, layer) else math.nan
 
 
 def _has_widths(device: Device, layer: Layer) -> bool:

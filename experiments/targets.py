@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
-from experiments.strict import Section, faults, suggest
+from experiments.strict import Fault, Section, faults, suggest
 from experiments.units import FRACTION, dimension_of, quantity
 from fpga.toolchain import require_gxx
 from hw_models.device import METRICS, load_device, unsupported_layers
@@ -20,15 +21,29 @@ def _device(name: str) -> str:
     return load_device(name).name
 
 
+@dataclass(frozen=True)
+class Limit:
+    """An upper limit in SI, and the probability with which a predicted metric has to stay within it."""
+
+    max: float
+    confidence: float | None = None
+
+
+def _limit_values(limits: dict[str, Limit]) -> dict[str, Any]:
+    """As people write them."""
+    return {metric: one.max if one.confidence is None else asdict(one) for metric, one in limits.items()}
+
+
 class Target(Section):
     """A device to specialise for: what to minimise there, and upper limits in SI.
 
-    Where the config names no objectives, they are the device's own. What the device holds need not be said.
+    Where the config names no objectives, they are the device's own. What the device holds need not be said. A latency
+    that is predicted from measurements may be limited with a probability: `latency_s: {max: 5 ms, confidence: 0.95}`.
     """
 
     name: Annotated[str, AfterValidator(_device)]
     objectives: tuple[str, ...] = Field(default=(), validate_default=True)
-    constraints: dict[str, float] = Field(default_factory=dict)
+    constraints: Annotated[dict[str, Limit], PlainSerializer(_limit_values)] = Field(default_factory=dict)
 
     @field_validator("objectives")
     @classmethod
@@ -40,12 +55,12 @@ class Target(Section):
             raise faults(wrong)
         return value or (load_device(info.data["name"]).objectives if "name" in info.data else ())
 
-    @field_validator("constraints", mode="before")
+    @field_validator("constraints", mode="plain")
     @classmethod
-    def _limits(cls, value: object, info: ValidationInfo) -> object:
+    def _limits(cls, value: object, info: ValidationInfo) -> dict[str, Limit]:
         if not isinstance(value, dict):
-            return value
-        limits, wrong = {}, []
+            raise NasError(f"must be a mapping of metrics to limits; got {value!r}")
+        limits, wrong = dict[str, Limit](), list[Fault]()
         for metric, limit in value.items():
             try:
                 limits[metric] = _limit(metric, limit, info)
@@ -64,15 +79,31 @@ def _not_a_metric(metric: str, info: ValidationInfo) -> str | None:
     return None if metric in metrics else f"no metric of {device.name}: {metric!r}; {suggest(metric, metrics)}"
 
 
-def _limit(metric: str, value: object, info: ValidationInfo) -> float:
+def _limit(metric: str, value: object, info: ValidationInfo) -> Limit:
     if law := _not_a_metric(metric, info):
         raise NasError(law)
+    confidence = None
+    if isinstance(value, dict):
+        if value.keys() != {"max", "confidence"}:
+            raise NasError(f"a limit is a quantity, or has max and confidence; got {', '.join(map(str, value))}")
+        confidence = _confidence(metric, value["confidence"], info)
+        value = value["max"]
     dimension = dimension_of(metric)
     limit = quantity(value, dimension)
     if limit <= 0 or (dimension is FRACTION and limit >= 1):
         between = "between 0 and 1" if dimension is FRACTION else "above 0"
         raise NasError(f"a limit must be {between}, such as {dimension.examples}; got {value!r}")
-    return limit
+    return Limit(limit, confidence)
+
+
+def _confidence(metric: str, value: object, info: ValidationInfo) -> float:
+    device = info.data.get("name")
+    if metric != "latency_s" or device is None or load_device(device).family != "onnxruntime":
+        raise NasError(f"{metric} of {device} is no latency predicted from measurements; give a plain limit")
+    share = quantity(value, FRACTION)
+    if not 0.5 <= share < 1:
+        raise NasError(f"confidence must be at least 0.5 and below 1, such as 0.95; got {value!r}")
+    return share
 
 
 def unsupported(device_name: str, precision: PrecisionChoices) -> list[str]:

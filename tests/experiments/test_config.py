@@ -9,6 +9,7 @@ import yaml
 
 from experiments.config import Config, Data, load_config
 from experiments.strict import read_yaml
+from experiments.targets import Limit
 from nas.errors import NasError
 from nas.spaces import SPACES
 from nas.spaces.mobile import MobileChoices
@@ -77,7 +78,7 @@ def test_values_are_typed_and_in_si(tmp_path: Path) -> None:
     config = load(tmp_path)
     assert isinstance(config.space, MobileChoices)
     assert config.space.kernel == (3, 5)
-    assert config.devices[0].constraints == {"error": 0.1, "latency_s": 1e-4}
+    assert config.devices[0].constraints == {"error": Limit(0.1), "latency_s": Limit(1e-4)}
     assert config.devices[0].objectives == ("error", "latency_s", "weight_bytes")
     assert config.devices[1].objectives == ("error", "latency_s", "lut")
     assert config.search.samplers["nsga2"].__class__.__name__ == "Nsga2"
@@ -263,6 +264,18 @@ SINGLE: list[tuple[str, Edit]] = [
     (
         "devices[1].objectives[0]: no metric of zu3eg: 'latency'; did you mean 'latency_s'?",
         lambda c: c["devices"][1].update(objectives=["latency"]),
+    ),
+    (
+        "devices[0].constraints.latency_s: a limit is a quantity, or has max and confidence; got max, confidense",
+        lambda c: c["devices"][0]["constraints"].update(latency_s={"max": "1 ms", "confidense": 0.9}),
+    ),
+    (
+        "devices[0].constraints.latency_s: confidence must be at least 0.5 and below 1, such as 0.95; got 95",
+        lambda c: c["devices"][0]["constraints"].update(latency_s={"max": "1 ms", "confidence": 95}),
+    ),
+    (
+        "devices[1].constraints.lut: lut of zu3eg is no latency predicted from measurements; give a plain limit",
+        lambda c: c["devices"][1].update(constraints={"lut": {"max": 30000, "confidence": 0.9}}),
     ),
     ("devices[1].name: device 'zu3g' is unknown; did you mean zu3eg?", lambda c: c["devices"][1].update(name="zu3g")),
     (

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from tiny_runs import Finished, tiny_config
 
+from experiments.config import config_from
 from experiments.context import Context
 from experiments.problems import are_dense_8bit, dense_8bit, limits, problem
+from experiments.stages.fit import LATENCY
 from experiments.targets import Target
 from hw_models.device import load_device
 from hw_models.onnx_model import layer_bytes
@@ -105,12 +108,16 @@ def test_a_space_without_8bit_dense_networks_has_no_such_problem(change: dict[st
 def test_limits_are_the_tighter_of_config_and_device() -> None:
     device = load_device("zu3eg")
     assert device.resources is not None
-    asked = limits(Target(name="zu3eg", constraints={"lut": 1000.0, "ff": 1e9, "error": 0.1}), device)
+    asked = limits(
+        Target.model_validate({"name": "zu3eg", "constraints": {"lut": 1000.0, "ff": 1e9, "error": 0.1}}), device
+    )
     assert {c.metric: c.limit for c in asked} == {
         "lut": 1000.0, "ff": device.resources.ff, "error": 0.1, "dsp": device.resources.dsp,
         "bram": device.resources.bram,
     }  # fmt: skip
-    cpu = limits(Target(name="local-cpu", constraints={"latency_s": 1e-3}), load_device("local-cpu"))
+    cpu = limits(
+        Target.model_validate({"name": "local-cpu", "constraints": {"latency_s": 1e-3}}), load_device("local-cpu")
+    )
     assert {c.metric: c.limit for c in cpu} == {"latency_s": 1e-3}
 
 
@@ -152,3 +159,23 @@ def test_forms_a_device_lacks_cost_nan_and_no_sampler_reaches_them(finished: Fin
         for layer in asked.space.lower(row).weighted:
             assert layer.precision.act_bits in (4, 8)
             assert layer.precision.weight_bits in (3, 4, 8)
+
+
+def test_a_limit_with_confidence_is_held_by_that_quantile_of_the_prediction(finished: Finished, ask: Ask) -> None:
+    """The largest latency allowed is the one whose 95 % quantile, under the predictor's spread, is the limit."""
+
+    def edit(entries: dict[str, Any]) -> None:
+        entries["devices"][0]["constraints"] = {"error": "60 %", "latency_s": {"max": "1 ms", "confidence": 0.95}}
+
+    config = tiny_config(edit)
+    assert config_from(yaml.safe_load(config.to_yaml()), "again") == config
+    opened = finished.open()
+    asked = ask("local-cpu", Context(config, finished.runs))
+    (limit,) = (one.limit for one in asked.constraints if one.metric == "latency_s")
+    measured = opened.plan.device("local-cpu").measure
+    assert measured is not None
+    spread = latency.load(opened.context.run.stage_dir(measured) / LATENCY).spread
+    drawn = limit * (1 + spread * np.random.default_rng(0).normal(size=200_000))
+    assert np.mean(drawn <= 1e-3) == pytest.approx(0.95, abs=2e-3)
+    (plain,) = (one.limit for one in limits(config.devices[0], load_device("local-cpu")) if one.metric == "latency_s")
+    assert plain == 1e-3  # what is measured is held to the limit itself
