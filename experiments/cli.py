@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from experiments import cli_device, cli_predictor
+from experiments import cli_device, cli_fpga, cli_predictor
 from nas.errors import NasError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_predictor.app)
 app.add_typer(cli_device.app, name="device")
+app.add_typer(cli_fpga.app, name="fpga")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file that describes the run.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/digits.")]
