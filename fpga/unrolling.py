@@ -27,6 +27,10 @@ SOLVER = {"search_all_decompose_dc": False}
 """The full search is 8 times slower and at most 1 % better."""
 
 
+class TooLarge(NasError):
+    """The network is too large to be unrolled as a whole."""
+
+
 @dataclass(frozen=True)
 class Logic:
     """From the input to some layers' outputs.
@@ -80,7 +84,7 @@ def pipelined(comb: CombLogic) -> Pipeline:
 def _require_small(design: Design) -> None:
     products = sum(design.nonzeros(layer.name) * _positions(layer.out_shape) for layer in design.network.weighted)
     if products > LARGEST_PRODUCTS:
-        raise NasError(
+        raise TooLarge(
             f"the network has {products} non-zero weights, each counted once per position, above {LARGEST_PRODUCTS}: "
             "too many to unroll; take fewer channels or positions, or prune more"
         )

@@ -14,7 +14,9 @@ from experiments.context import Context
 from experiments.progress import progress
 from experiments.rundir import atomic_write
 from experiments.stages.finalize import load_members, member_design
-from fpga import hls
+from fpga import hls, rtl
+from fpga.tools import ToolError
+from fpga.unrolling import TooLarge
 from hw_models.device import Device, load_device
 from hw_models.onnx_model import to_onnx
 from hw_models.onnx_runtime import predict
@@ -42,6 +44,10 @@ DESIGN_README = """# Networks for a bit-flexible array
 
 Each `.npz` holds the weights, biases and fixed-point formats of a network, as `nas.design.load_design` reads them.
 """
+_TESTBENCH = 256
+"""Images that lie beside the RTL for its testbench."""
+_SIMULATION_S = 600.0
+
 TOLERANCE = 1e-4
 """Largest difference of an ONNX model's logits from torch's, relative to the largest logit."""
 
@@ -111,15 +117,32 @@ def _write_design(context: Context, design: Design, path: Path) -> dict[str, Any
 def _write_hls(context: Context, device: Device, design: Design, path: Path) -> dict[str, Any]:
     assert device.clock_hz is not None
     assert device.part is not None
-    project = hls.emit(design, path, device.part, device.clock_hz)
-    verification = hls.compare(design, project, _test_images(context, design))
+    project, images = hls.emit(design, path, device.part, device.clock_hz), _test_images(context, design)
+    verification = _equal(path, "C simulation", hls.compare(design, project, images))
+    return {
+        "kind": "hls4ml",
+        **asdict(verification),
+        "rtl": _write_rtl(design, device.part, device.clock_hz, path, images),
+    }
+
+
+def _write_rtl(design: Design, part: str, clock_hz: float, path: Path, images: FloatArray) -> dict[str, Any]:
+    """Beside the hls4ml project the RTL, verified with Verilator; `missing` says why that could not be."""
+    try:
+        project = rtl.emit(design, path / "rtl", part, clock_hz, images[:_TESTBENCH])
+        return asdict(_equal(path, "RTL", rtl.compare(design, project, images, _SIMULATION_S)))
+    except (TooLarge, ToolError) as error:
+        return {"missing": str(error)}
+
+
+def _equal(path: Path, what: str, verification: hls.Verification) -> hls.Verification:
     if verification.mismatches:
-        shutil.rmtree(project)
+        shutil.rmtree(path)
         raise NasError(
-            f"{path.name}: the C simulation differs from the integer reference on {verification.mismatches} of "
+            f"{path.name}: the {what} differs from the integer reference on {verification.mismatches} of "
             f"{verification.samples} images, first in layer {verification.first_differing_layer}; it was not exported"
         )
-    return {"kind": "hls4ml", **asdict(verification)}
+    return verification
 
 
 def _test_images(context: Context, design: Design) -> FloatArray:

@@ -34,6 +34,7 @@ from experiments.stages.train import train
 from experiments.workers import parallel
 from fpga.adders import adder_graph_cost
 from fpga.reference import run as integer_reference
+from fpga.tools import missing
 from hw_models.device import load_device
 from hw_models.onnx_model import layer_bytes
 from hw_models.unrolled import RESOURCES, layer_cost
@@ -195,6 +196,10 @@ def test_fpga_winner_is_verified_on_the_whole_test_split(finished: Finished) -> 
     assert check[winner["id"]]["mismatches"] == 0
     assert check[winner["id"]]["samples"] == len(opened.context.data.test) == 360
     assert (folder / winner["id"] / "firmware" / "design.cpp").exists()
+    rtl = check[winner["id"]]["rtl"]
+    assert rtl == {"missing": missing()["verilator"]} if "verilator" in missing() else {
+        "samples": 360, "mismatches": 0, "first_differing_layer": None,
+    }  # fmt: skip
 
 
 def test_fpga_errors_and_costs_are_those_of_the_integer_design(finished: Finished) -> None:
