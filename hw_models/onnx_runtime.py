@@ -46,12 +46,17 @@ def predict(model: bytes, images: npt.NDArray[np.floating[Any]]) -> Float32Array
     Raises:
         NasError: An image has another number of values than the model reads.
     """
+    return next(iter(tensors(model, images).values()))
+
+
+def tensors(model: bytes, images: npt.NDArray[np.floating[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """All outputs of a model by their names, as `predict`."""
     running = session(model)
     shape = running.get_inputs()[0].shape[1:]
     if math.prod(images.shape[1:]) != math.prod(shape):
         raise NasError(f"images have shape {images.shape}; this model reads (n, {', '.join(map(str, shape))})")
-    logits: Float32Array = running.run(None, {"input": images.reshape(-1, *shape).astype(np.float32)})[0]
-    return logits
+    outputs = running.run(None, {"input": images.reshape(-1, *shape).astype(np.float32)})
+    return dict(zip((output.name for output in running.get_outputs()), outputs, strict=True))
 
 
 def repeated_call(model: bytes, threads: int = 1) -> Callable[[int], None]:

@@ -32,7 +32,7 @@ HOMES = {
     "pymoo": ("experiments/bench/peers.py",),
     "ortools": ("nas/search/cp_sat.py",),
     "highspy": ("nas/search/highs.py",),
-    "onnx": ("hw_models/onnx_model.py",),
+    "onnx": ("hw_models/onnx_model.py", "hw_models/quantized_onnx.py"),
     "onnxruntime": ("hw_models/onnx_runtime.py",),
     "openvino": ("hw_models/openvino_engine.py",),
     "hls4ml": ("fpga/",),
