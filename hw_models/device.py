@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources as package_resources
 from importlib.resources.abc import Traversable
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import yaml
 
 from hw_models.bit_flexible import BitFlexible
+from hw_models.energy import EnergyTable
+from hw_models.fields import Fields, mapping, nearest, require_keys
+from hw_models.roofline import Roofline
 from hw_models.unrolled import RESOURCES, unsupported
 from nas.errors import NasError
-from nas.network import FLOAT_BITS, Network
+from nas.network import Network
 
-Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible"]
-_Value = TypeVar("_Value", int, str)
+Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible", "roofline"]
 
 METRICS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("error", "latency_s", "weight_bytes"),
     "unrolled-fpga": ("error", "latency_s", "weight_bytes", "lut", "ff", "dsp", "bram"),
     "bit-flexible": ("error", "latency_s", "weight_bytes"),
+    "roofline": ("error", "latency_s", "weight_bytes", "energy_j"),
 }
-"""What a device family can tell of a network; all of it is minimised."""
+"""What a device family can tell of a network; all of it is minimised. Of energy, only a device whose file has it."""
 
 _COMMON_KEYS = ("family", "title", "weight_bits", "act_bits", "objectives")
 _FAMILY_KEYS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("threads",),
     "unrolled-fpga": ("part", "clock_hz", "resources"),
     "bit-flexible": ("clock_hz", "array"),
+    "roofline": ("macs_per_s", "bytes_per_s", "launch_s"),
 }
-
+_OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {"roofline": ("energy",)}
 
 _ARRAY = ("rows", "columns", "depthwise_macs", "bits_per_cycle", "output_bits")
+_ENERGIES = ("register_j_per_byte", "buffer_j_per_byte", "dram_j_per_byte")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Device:
         resources: What an FPGA has.
         threads: CPU threads a model runs on.
         array: Array of a bit-flexible processor.
+        roofline: Peak rates, of a device that is priced by them.
+        energies: Energy of each operation and byte, where it is known.
     """
 
     name: str
@@ -76,6 +82,13 @@ class Device:
     resources: Resources | None = None
     threads: int | None = None
     array: BitFlexible | None = None
+    roofline: Roofline | None = None
+    energies: EnergyTable | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What this device can tell of a network."""
+        return _metrics(self.family, self.energies is not None)
 
 
 def device_names() -> tuple[str, ...]:
@@ -90,7 +103,7 @@ def load_device(name: str) -> Device:
         NasError: There is none, or its file is at fault; the message names the key.
     """
     if name not in device_names():
-        raise NasError(f"device {name!r} is unknown{_nearest(name, device_names())}")
+        raise NasError(f"device {name!r} is unknown{nearest(name, device_names())}")
     return parse_device(name, device_text(name))
 
 
@@ -102,7 +115,7 @@ def device_text(name: str) -> str:
 def unsupported_layers(device: Device, network: Network) -> list[str]:
     """What of a network a device cannot run whatever its bits: one fault for each law, with the layers against it."""
     match device.family:
-        case "onnxruntime" | "bit-flexible":
+        case "onnxruntime" | "bit-flexible" | "roofline":
             return []
         case "unrolled-fpga":
             faults: dict[str, list[str]] = {}
@@ -123,75 +136,47 @@ def parse_device(name: str, text: str) -> Device:
         NasError: A key is unknown or missing, or a number is out of range or without a source.
     """
     try:
-        entries = _mapping(yaml.safe_load(text), f"device {name}")
+        entries = mapping(yaml.safe_load(text), f"device {name}")
     except yaml.YAMLError as error:
         raise NasError(f"device {name}: is not valid YAML: {error}") from error
     family = _choice(entries.get("family"), get_args(Family), f"device {name}: family")
-    _require_keys(entries, (*_COMMON_KEYS, *_FAMILY_KEYS[family]), f"device {name}")
-    field = _Fields(f"device {name}", entries)
-    common = (
-        name, family, field.text("title"), field.bits("weight_bits"), field.bits("act_bits"),
-        field.objectives(METRICS[family]),
-    )  # fmt: skip
+    optional = _OPTIONAL_KEYS.get(family, ())
+    require_keys(entries, (*_COMMON_KEYS, *_FAMILY_KEYS[family]), f"device {name}", optional)
+    field = Fields(f"device {name}", entries)
+    weight_bits, act_bits = field.bits("weight_bits"), field.bits("act_bits")
+    objectives = field.objectives(_metrics(family, "energy" in entries))
+    common = (name, family, field.text("title"), weight_bits, act_bits, objectives)
+    widest = max(*weight_bits, *act_bits)
     match family:
         case "onnxruntime":
             return Device(*common, threads=int(field.number("threads", whole=True, least=1)))
         case "unrolled-fpga":
             parts = field.inner("resources", RESOURCES)
             have = Resources(*(int(parts.number(key, whole=True, least=0)) for key in RESOURCES))
-            clock_hz = field.number("clock_hz", whole=False, least=1)
+            clock_hz = field.number("clock_hz", least=1)
             return Device(*common, part=field.text("part"), clock_hz=clock_hz, resources=have)
         case "bit-flexible":
-            clock_hz, sizes = field.number("clock_hz", whole=False, least=1), field.inner("array", _ARRAY)
+            clock_hz, sizes = field.number("clock_hz", least=1), field.inner("array", _ARRAY)
             array = BitFlexible(clock_hz, *(int(sizes.number(key, whole=True, least=1)) for key in _ARRAY))
             return Device(*common, clock_hz=clock_hz, array=array)
+        case "roofline":
+            return Device(*common, roofline=_roofline(field, widest), energies=_energies(field, widest))
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """The entries of one mapping, each read with a check that names place and key."""
+def _metrics(family: Family, energy: bool) -> tuple[str, ...]:
+    return tuple(metric for metric in METRICS[family] if energy or metric != "energy_j")
 
-    where: str
-    entries: Mapping[str, object]
 
-    def text(self, key: str) -> str:
-        value = self.entries[key]
-        if not isinstance(value, str) or not value.strip():
-            raise NasError(f"{self.where}: {key} must be a text, got {value!r}")
-        return value
+def _roofline(field: Fields, widest: int) -> Roofline:
+    rates = field.by_unit("macs_per_s", widest, least=1)
+    return Roofline(rates, field.number("bytes_per_s", least=1), field.number("launch_s", least=0))
 
-    def inner(self, key: str, keys: tuple[str, ...]) -> _Fields:
-        where = f"{self.where}: {key}"
-        entries = _mapping(self.entries[key], where)
-        _require_keys(entries, keys, where)
-        return _Fields(where, entries)
 
-    def sourced(self, key: str) -> object:
-        """The value of `{value: ..., source: "..."}`."""
-        fields = self.inner(key, ("value", "source"))
-        fields.text("source")
-        return fields.entries["value"]
-
-    def number(self, key: str, *, whole: bool, least: float) -> float:
-        value = self.sourced(key)
-        if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not value >= least:
-            kind = "a whole number" if whole else "a number"
-            raise NasError(f"{self.where}: {key}: value must be {kind} of at least {least:g}, got {value!r}")
-        return float(value)
-
-    def bits(self, key: str) -> tuple[int, ...]:
-        allowed = (*range(2, 17), FLOAT_BITS)
-        return self._distinct(key, self.sourced(key), allowed, f"bit widths 2..16, or {FLOAT_BITS} for float")
-
-    def objectives(self, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        return self._distinct("objectives", self.entries["objectives"], metrics, f"metrics out of {', '.join(metrics)}")
-
-    def _distinct(self, key: str, values: object, allowed: tuple[_Value, ...], law: str) -> tuple[_Value, ...]:
-        if isinstance(values, list) and values and all(value in allowed for value in values):
-            picked = tuple(allowed[allowed.index(value)] for value in values)
-            if len(set(picked)) == len(picked):
-                return picked
-        raise NasError(f"{self.where}: {key} must list distinct {law}; got {values!r}")
+def _energies(field: Fields, widest: int) -> EnergyTable | None:
+    if "energy" not in field.entries:
+        return None
+    parts = field.inner("energy", ("mac_j", *_ENERGIES))
+    return EnergyTable(parts.by_unit("mac_j", widest, least=0), *(parts.number(key, least=0) for key in _ENERGIES))
 
 
 def _folder() -> Traversable:
@@ -202,28 +187,8 @@ def _is_device(entry: Traversable) -> bool:
     return entry.name.endswith(".yaml")
 
 
-def _mapping(value: object, where: str) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise NasError(f"{where} must be a mapping of keys to values, got {value!r}")
-    return {str(key): entry for key, entry in value.items()}
-
-
 def _choice(value: object, choices: tuple[Family, ...], where: str) -> Family:
     for choice in choices:
         if value == choice:
             return choice
-    raise NasError(f"{where} must be one of {', '.join(choices)}; got {value!r}{_nearest(str(value), choices)}")
-
-
-def _require_keys(entries: Mapping[str, object], keys: tuple[str, ...], where: str) -> None:
-    for key in entries:
-        if key not in keys:
-            raise NasError(f"{where}: {key} is an unknown key{_nearest(key, keys)}")
-    for key in keys:
-        if key not in entries:
-            raise NasError(f"{where}: {key} is missing; add it{' with its source' if key != 'source' else ''}")
-
-
-def _nearest(name: str, names: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(names)}"
+    raise NasError(f"{where} must be one of {', '.join(choices)}; got {value!r}{nearest(str(value), choices)}")

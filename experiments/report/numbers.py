@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from experiments.units import BYTES, FRACTION, TIME, dimension_of
+from experiments.units import BYTES, ENERGY, FRACTION, TIME, dimension_of
 
 THIN = "\u202f"
 _NAMES = {
     "error": "error", "latency_s": "latency", "weight_bytes": "weights", "lut": "LUT", "ff": "FF", "dsp": "DSP",
-    "bram": "BRAM18",
+    "bram": "BRAM18", "energy_j": "energy", "peak_bytes": "peak memory",
 }  # fmt: skip
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_ENERGIES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"))
 _BYTES = ((1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+_UNITS = {TIME.name: _TIMES, ENERGY.name: _ENERGIES, BYTES.name: _BYTES}
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def scale(metric: str, values: Sequence[float]) -> Scale:
     dimension = dimension_of(metric)
     if dimension is FRACTION:
         return Scale(0.01, "%")
-    units = _TIMES if dimension is TIME else _BYTES if dimension is BYTES else ((1.0, ""),)
+    units = _UNITS.get(dimension.name, ((1.0, ""),))
     greatest = max((abs(value) for value in values), default=0.0)
     return Scale(*next((unit for unit in units if greatest >= unit[0]), units[-1]))
 

@@ -24,11 +24,11 @@ from experiments.targets import Target
 from experiments.workers import parallel
 from fpga import reference
 from fpga.adders import AdderGraphs, adder_graph_cost
-from hw_models.bit_flexible import layer_latency_s
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
 from hw_models.onnx_model import layer_bytes, stored_weight_bytes, to_onnx
 from hw_models.onnx_runtime import predict
+from hw_models.prices import layer_prices
 from nas.design import Design, load_design, save_design
 from nas.errors import NasError
 from nas.network import Network, weight_bytes
@@ -95,12 +95,9 @@ def layer_costs(design: Design, device: Device) -> dict[str, dict[str, float]]:
         case "unrolled-fpga":
             assert device.clock_hz is not None
             return {name: dict(cost) for name, cost in adder_graph_cost(design, device.clock_hz).layers.items()}
-        case "bit-flexible":
-            assert device.array is not None
-            return {
-                layer.name: {"weight_bytes": weight_bytes(layer), "latency_s": layer_latency_s(layer, device.array)}
-                for layer in design.network
-            }
+        case "bit-flexible" | "roofline":
+            prices = layer_prices(device).items()
+            return {layer.name: {name: price(layer) for name, price in prices} for layer in design.network}
 
 
 def load_layer_costs(home: Path) -> dict[str, dict[str, float]]:
@@ -141,7 +138,7 @@ def _deployed_error(design: Design, device: Device, data: Split) -> float:
             logits = predict(to_onnx(design), images).astype(np.float64)
         case "unrolled-fpga":
             logits = reference.run(design, images)
-        case "bit-flexible":
+        case "bit-flexible" | "roofline":
             logits = design_logits(design, images)
     return float((logits.argmax(1) != data.labels.numpy()).mean())
 
@@ -150,7 +147,7 @@ def _measured(
     context: Context, device: Device, designs: Sequence[Design], layers: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> list[dict[str, float]]:
     """Costs of the finished designs: measured on a CPU, of the real weights' adder graphs on an FPGA,
-    computed on a bit-flexible array."""
+    computed by the cost model of another device."""
     match device.family:
         case "onnxruntime":
             models = {finalist_key(design.network): to_onnx(design) for design in designs}
@@ -167,10 +164,9 @@ def _measured(
             stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
             totals = [AdderGraphs(costs, device.clock_hz).total() for costs in layers]
             return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
-        case "bit-flexible":
+        case "bit-flexible" | "roofline":
             return [
-                {name: sum(cost[name] for cost in costs.values()) for name in ("latency_s", "weight_bytes")}
-                for costs in layers
+                {name: sum(cost[name] for cost in costs.values()) for name in layer_prices(device)} for costs in layers
             ]
 
 

@@ -1,3 +1,5 @@
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,14 @@ from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale
 FOLDER = Path(hw_models.__file__).parent / "devices"
 
 
-def entries(name: str) -> dict[str, Any]:
+@functools.cache
+def loaded(name: str) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     return content
+
+
+def entries(name: str) -> dict[str, Any]:
+    return copy.deepcopy(loaded(name))
 
 
 def numbers(value: Any, path: str = "") -> list[tuple[str, Any]]:
@@ -33,7 +40,10 @@ def at(content: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def test_the_devices_are_these() -> None:
-    assert device_names() == ("alveo-u250", "bitfusion", "local-cpu", "pynq-z2", "zcu102", "zu3eg")
+    assert device_names() == (
+        "alveo-u250", "bitfusion", "h200", "jetson-orin-nano", "local-cpu", "pynq-z2", "raspberry-pi-4",
+        "xeon-gold-6226", "zcu102", "zu3eg",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", device_names())
@@ -50,7 +60,7 @@ def test_every_number_has_a_source(name: str) -> None:
 def test_devices_load(name: str) -> None:
     device = load_device(name)
     assert device.name == name
-    assert set(device.objectives) <= set(METRICS[device.family])
+    assert set(device.objectives) <= set(device.metrics) <= set(METRICS[device.family])
 
 
 def test_the_parts_have_what_the_issue_says() -> None:
@@ -66,7 +76,7 @@ def test_the_parts_have_what_the_issue_says() -> None:
 def test_an_unknown_device_suggests_the_nearest() -> None:
     with pytest.raises(NasError, match="'zu3' is unknown; did you mean zu3eg"):
         load_device("zu3")
-    with pytest.raises(NasError, match="known are alveo-u250, bitfusion, local-cpu, pynq-z2, zcu102, zu3eg"):
+    with pytest.raises(NasError, match=f"known are {', '.join(device_names())}"):
         load_device("qqqq")
 
 
@@ -90,7 +100,7 @@ def test_each_missing_key_is_named() -> None:
 
 def test_each_number_without_source_is_named() -> None:
     for name in device_names():
-        for path, _ in numbers(entries(name)):
+        for path in dict(numbers(entries(name))):
             key = path.split(".")[-2]
             without, empty = entries(name), entries(name)
             del at(without, path)["source"]
@@ -122,6 +132,68 @@ def test_a_wrong_or_missing_size_of_an_array_is_named(key: str, bad: object) -> 
     del without["array"][key]
     assert f"array: {key}: value must be a whole number of at least 1" in refused(content)
     assert f"array: {key} is missing" in refused(without)
+
+
+ENERGY: dict[str, Any] = {
+    "mac_j": {"int8": {"value": 3e-13, "source": "a test"}, "float32": {"value": 4.6e-12, "source": "a test"}},
+    "register_j_per_byte": {"value": 0.0, "source": "a test"},
+    "buffer_j_per_byte": {"value": 1e-12, "source": "a test"},
+    "dram_j_per_byte": {"value": 1e-10, "source": "a test"},
+}
+
+
+def test_peak_rates_are_told_by_their_unit() -> None:
+    roof = load_device("raspberry-pi-4").roofline
+    assert roof is not None
+    assert (roof.macs_per_s, roof.bytes_per_s) == ({8: 48e9, 32: 24e9}, 12.8e9)
+    measured = [name for name in device_names() if "roofline" in load_device(name).title.lower()]
+    assert all("not measured" in load_device(name).title for name in measured)
+    assert len(measured) == 4
+
+
+@pytest.mark.parametrize("bad", [-1, 0, "fast", float("nan"), float("inf"), True, None])
+@pytest.mark.parametrize("path", ["macs_per_s.int8", "bytes_per_s"])
+def test_a_wrong_rate_is_named(path: str, bad: object) -> None:
+    content = entries("raspberry-pi-4")
+    at(content, f"{path}.value")["value"] = bad
+    assert f"{path.replace('.', ': ')}: value must be a number of at least 1" in refused(content)
+
+
+@pytest.mark.parametrize("bad", [-1e-9, "soon", float("nan")])
+def test_a_negative_launch_or_energy_is_named(bad: object) -> None:
+    content = entries("raspberry-pi-4")
+    content["launch_s"]["value"] = bad
+    assert "launch_s: value must be a number of at least 0" in refused(content)
+    for path in ("mac_j.int8", "register_j_per_byte", "buffer_j_per_byte", "dram_j_per_byte"):
+        content = entries("raspberry-pi-4") | {"energy": copy.deepcopy(ENERGY)}
+        at(content, f"energy.{path}.value")["value"] = bad
+        assert f"energy: {path.replace('.', ': ')}: value must be a number of at least 0" in refused(content)
+    for key in ENERGY:
+        content = entries("raspberry-pi-4") | {"energy": {other: ENERGY[other] for other in ENERGY if other != key}}
+        assert f"energy: {key} is missing" in refused(content)
+
+
+def test_some_unit_must_be_wide_enough_for_what_the_device_supports() -> None:
+    content = entries("raspberry-pi-4") | {"energy": copy.deepcopy(ENERGY)}
+    del content["energy"]["mac_j"]["float32"]
+    assert "energy: mac_j has no unit for 32 bits; add one of float32, with its source" in refused(content)
+    content = entries("raspberry-pi-4")
+    content["macs_per_s"]["int32"] = content["macs_per_s"].pop("float32")
+    assert "macs_per_s: int32 is an unknown key; did you mean" in refused(content)
+    content = entries("raspberry-pi-4") | {"act_bits": {"value": [16], "source": "a test"}}
+    content["weight_bits"] = content["act_bits"]
+    del content["macs_per_s"]["float32"]
+    assert "macs_per_s has no unit for 16 bits; add one of int16, float32" in refused(content)
+
+
+def test_energy_is_a_metric_of_a_device_whose_file_has_it() -> None:
+    content = entries("raspberry-pi-4") | {"objectives": ["error", "energy_j"]}
+    assert "objectives must list distinct metrics" in refused(content)
+    device = parse_device("warm", yaml.safe_dump(content | {"energy": ENERGY}))
+    assert device.metrics == METRICS["roofline"]
+    assert device.energies is not None
+    assert device.energies.mac_j == {8: 3e-13, 32: 4.6e-12}
+    assert "energy is an unknown key" in refused(entries("zu3eg") | {"energy": ENERGY})
 
 
 @pytest.mark.parametrize("bad", [[], [4, 4], [1], [17], 8, ["4"]])

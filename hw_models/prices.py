@@ -1,0 +1,52 @@
+"""What the cost model of a device charges for each layer; a network costs the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from hw_models import bit_flexible, roofline
+from hw_models.device import Device
+from hw_models.energy import layer_energy_j
+from hw_models.roofline import LayerTime
+from nas.errors import NasError
+from nas.network import Layer, weight_bytes
+
+Price = Callable[[Layer], float]
+
+
+def layer_prices(device: Device) -> Mapping[str, Price]:
+    """Seconds, bytes and, where the device's file has energies, joules of one layer, by metric.
+
+    A price raises `NasError` for an op that the model does not know, and for operands wider than the device computes.
+
+    Raises:
+        NasError: The device has no cost model of this kind: it is measured, or its designs are priced as a whole.
+    """
+    if device.family == "bit-flexible":
+        assert device.array is not None
+        seconds: Price = partial(bit_flexible.layer_latency_s, device=device.array)
+    else:
+        times = layer_times(device)
+        seconds = lambda layer: times(layer).latency_s  # noqa: E731
+    prices: dict[str, Price] = {"latency_s": seconds, "weight_bytes": weight_bytes}
+    if device.energies is not None:
+        prices["energy_j"] = partial(layer_energy_j, table=device.energies)
+    return prices
+
+
+def layer_times(device: Device) -> Callable[[Layer], LayerTime]:
+    """Seconds of a layer's arithmetic, its traffic and its launch.
+
+    Raises:
+        NasError: The device's cost model does not tell them apart.
+    """
+    match device.family:
+        case "roofline":
+            assert device.roofline is not None
+            return partial(roofline.layer_time, device=device.roofline)
+        case _:
+            raise NasError(
+                f"device {device.name}: a {device.family} device has no times of arithmetic and traffic apart; name "
+                "one of family roofline"
+            )
