@@ -17,6 +17,8 @@ from nas.genotype import BoolArray, IntArray
 _Hashes = npt.NDArray[np.uint64]
 _FIRST_CAPACITY = 1024
 _WORD = 8
+_HALF = np.uint64(32)
+_MIX = np.uint64(0xBF58476D1CE4E5B9)
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,14 @@ class RowIndex:
         return places[lookup.owner]
 
     def _hash(self, rows: IntArray) -> _Hashes:
-        """Multiply-shift of 64-bit words (Dietzfelbinger, 1996): the leading bits are well mixed."""
+        """Multiply-shift of 64-bit words (Dietzfelbinger, 1996): the leading bits are well mixed.
+
+        A product only carries upwards, so words that differ at their top alone would often hash the same. Hence every
+        word is mixed first, one to one (as by Steele et al., Fast splittable pseudorandom number generators, 2014).
+        """
         words: _Hashes = rows.view(np.uint64)
-        hashes: _Hashes = words @ self._factors
+        words = (words ^ (words >> _HALF)) * _MIX
+        hashes: _Hashes = (words ^ (words >> _HALF)) @ self._factors
         return hashes
 
     def _slots(self, hashes: _Hashes) -> IntArray:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -44,3 +46,15 @@ def test_it_grows_past_its_first_capacity() -> None:
     for start in range(0, 20_000, 3000):
         assert index.insert(index.look_up(batch[start : start + 3000])).tolist() == expected[start : start + 3000]
     assert index.look_up(batch).places.tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+def test_rows_that_differ_in_few_places_hash_differently(dtype: type[np.signedinteger]) -> None:
+    """All rows that differ in two places of each of two words."""
+    lanes = 8 // np.dtype(dtype).itemsize
+    index = RowIndex(2 * lanes, np.dtype(dtype))
+    choices = np.stack(np.meshgrid(*[np.arange(8)] * 4), axis=-1).reshape(-1, 4)
+    for first, second in itertools.combinations(range(lanes), 2):
+        rows = np.zeros((len(choices), 2 * lanes), dtype=int)
+        rows[:, [first, second, lanes + first, lanes + second]] = choices
+        assert len(np.unique(index.look_up(rows).hashes)) == len(choices)
