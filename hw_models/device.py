@@ -14,17 +14,19 @@ from hw_models.bit_flexible import BitFlexible
 from hw_models.energy import EnergyTable
 from hw_models.fields import Fields, mapping, nearest, require_keys
 from hw_models.roofline import Roofline
+from hw_models.systolic import Systolic
 from hw_models.unrolled import RESOURCES, unsupported
 from nas.errors import NasError
 from nas.network import Network
 
-Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible", "roofline"]
+Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible", "roofline", "systolic"]
 
 METRICS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("error", "latency_s", "weight_bytes"),
     "unrolled-fpga": ("error", "latency_s", "weight_bytes", "lut", "ff", "dsp", "bram"),
     "bit-flexible": ("error", "latency_s", "weight_bytes"),
     "roofline": ("error", "latency_s", "weight_bytes", "energy_j"),
+    "systolic": ("error", "latency_s", "weight_bytes", "energy_j"),
 }
 """What a device family can tell of a network; all of it is minimised. Of energy, only a device whose file has it."""
 
@@ -34,10 +36,12 @@ _FAMILY_KEYS: Mapping[Family, tuple[str, ...]] = {
     "unrolled-fpga": ("part", "clock_hz", "resources"),
     "bit-flexible": ("clock_hz", "array"),
     "roofline": ("macs_per_s", "bytes_per_s", "launch_s"),
+    "systolic": ("clock_hz", "array", "bytes_per_s"),
 }
-_OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {"roofline": ("energy",)}
+_OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {"roofline": ("energy",), "systolic": ("energy",)}
 
 _ARRAY = ("rows", "columns", "depthwise_macs", "bits_per_cycle", "output_bits")
+_SYSTOLIC_ARRAY = ("rows", "columns", "bits")
 _ENERGIES = ("register_j_per_byte", "buffer_j_per_byte", "dram_j_per_byte")
 
 
@@ -68,6 +72,7 @@ class Device:
         threads: CPU threads a model runs on.
         array: Array of a bit-flexible processor.
         roofline: Peak rates, of a device that is priced by them.
+        systolic: A systolic array and its memory.
         energies: Energy of each operation and byte, where it is known.
     """
 
@@ -83,6 +88,7 @@ class Device:
     threads: int | None = None
     array: BitFlexible | None = None
     roofline: Roofline | None = None
+    systolic: Systolic | None = None
     energies: EnergyTable | None = None
 
     @property
@@ -115,7 +121,7 @@ def device_text(name: str) -> str:
 def unsupported_layers(device: Device, network: Network) -> list[str]:
     """What of a network a device cannot run whatever its bits: one fault for each law, with the layers against it."""
     match device.family:
-        case "onnxruntime" | "bit-flexible" | "roofline":
+        case "onnxruntime" | "bit-flexible" | "roofline" | "systolic":
             return []
         case "unrolled-fpga":
             faults: dict[str, list[str]] = {}
@@ -161,6 +167,10 @@ def parse_device(name: str, text: str) -> Device:
             return Device(*common, clock_hz=clock_hz, array=array)
         case "roofline":
             return Device(*common, roofline=_roofline(field, widest), energies=_energies(field, widest))
+        case "systolic":
+            processor = _systolic(field, widest)
+            energies = _energies(field, widest)
+            return Device(*common, clock_hz=processor.clock_hz, systolic=processor, energies=energies)
 
 
 def _metrics(family: Family, energy: bool) -> tuple[str, ...]:
@@ -170,6 +180,16 @@ def _metrics(family: Family, energy: bool) -> tuple[str, ...]:
 def _roofline(field: Fields, widest: int) -> Roofline:
     rates = field.by_unit("macs_per_s", widest, least=1)
     return Roofline(rates, field.number("bytes_per_s", least=1), field.number("launch_s", least=0))
+
+
+def _systolic(field: Fields, widest: int) -> Systolic:
+    sizes = field.inner("array", _SYSTOLIC_ARRAY)
+    rows, columns, bits = (int(sizes.number(key, whole=True, least=1)) for key in _SYSTOLIC_ARRAY)
+    if bits < widest:
+        raise NasError(
+            f"{sizes.where}: bits must be at least {widest}, the widest that the device supports; got {bits}"
+        )
+    return Systolic(field.number("clock_hz", least=1), rows, columns, bits, field.number("bytes_per_s", least=1))
 
 
 def _energies(field: Fields, widest: int) -> EnergyTable | None:

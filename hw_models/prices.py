@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from hw_models import bit_flexible, roofline
+from hw_models import bit_flexible, roofline, systolic
 from hw_models.device import Device
 from hw_models.energy import layer_energy_j
 from hw_models.roofline import LayerTime
@@ -45,8 +45,11 @@ def layer_times(device: Device) -> Callable[[Layer], LayerTime]:
         case "roofline":
             assert device.roofline is not None
             return partial(roofline.layer_time, device=device.roofline)
+        case "systolic":
+            assert device.systolic is not None
+            return partial(systolic.layer_time, device=device.systolic)
         case _:
             raise NasError(
-                f"device {device.name}: a {device.family} device has no times of arithmetic and traffic apart; name "
-                "one of family roofline"
+                f"device {device.name} is of family {device.family}, which does not tell arithmetic from traffic; "
+                "name one of family roofline or systolic"
             )

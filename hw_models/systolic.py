@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hw_models.roofline import LayerTime
 from hw_models.work import work
 from nas.errors import NasError
 from nas.network import Conv2d, Input, Layer, Linear, Network
@@ -63,11 +64,11 @@ def compute_s(layer: Layer, device: Systolic) -> float:
     return math.ceil(asked.macs / device.columns) / device.clock_hz
 
 
-def layer_latency_s(layer: Layer, device: Systolic) -> float:
-    """Seconds of one layer: the larger of arithmetic and traffic."""
-    return max(compute_s(layer, device), work(layer).bytes / device.bytes_per_s)
+def layer_time(layer: Layer, device: Systolic) -> LayerTime:
+    """Times of one layer, of which the larger counts: its weights and activations stream while the array computes."""
+    return LayerTime(compute_s(layer, device), work(layer).bytes / device.bytes_per_s, 0.0)
 
 
 def latency_s(network: Network, device: Systolic) -> float:
     """Seconds for one input, the sum over layers."""
-    return sum(layer_latency_s(layer, device) for layer in network)
+    return sum(layer_time(layer, device).latency_s for layer in network)

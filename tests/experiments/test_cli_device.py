@@ -45,11 +45,17 @@ def test_tiny_networks_wait_for_a_gpus_launches() -> None:
     assert "latency, estimated" in table.stdout
 
 
+def test_a_systolic_arrays_utilisation_binds_where_layers_are_depthwise() -> None:
+    largest = str(explained("edge-tpu")["largest"]["binds"])
+    assert largest.endswith("% of the time compute-bound, mostly depthwise in s2")
+
+
 @pytest.mark.parametrize(
     ("name", "law"),
     [
         ("h20", "did you mean h200"),
-        ("local-cpu", "device local-cpu: a onnxruntime device has no times"),
+        ("bitfusion", "name one of family roofline or systolic"),
+        ("local-cpu", "device local-cpu is of family onnxruntime, which does not tell"),
     ],
 )
 def test_what_cannot_be_explained_is_told(name: str, law: str) -> None:

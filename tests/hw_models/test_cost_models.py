@@ -26,7 +26,7 @@ ROOF = roofline.Roofline({8: 1000.0, 32: 100.0}, 1000.0, 0.05)
 TABLE = energy.EnergyTable({4: 1.0, 8: 3.0, 32: 50.0}, 0.5, 2.0, 100.0)
 MODELS: dict[str, Callable[[Layer], float]] = {
     "bit-flexible": lambda layer: bit_flexible.layer_latency_s(layer, FUSION),
-    "systolic": lambda layer: systolic.layer_latency_s(layer, ARRAY),
+    "systolic": lambda layer: systolic.layer_time(layer, ARRAY).latency_s,
     "roofline": lambda layer: roofline.layer_time(layer, ROOF).latency_s,
     "energy": lambda layer: energy.layer_energy_j(layer, TABLE),
 }

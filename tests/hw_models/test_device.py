@@ -8,6 +8,7 @@ import yaml
 
 import hw_models
 from hw_models.device import METRICS, Resources, device_names, load_device, parse_device, unsupported_layers
+from hw_models.systolic import Systolic
 from nas.errors import NasError
 from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale
 
@@ -41,8 +42,8 @@ def at(content: dict[str, Any], path: str) -> dict[str, Any]:
 
 def test_the_devices_are_these() -> None:
     assert device_names() == (
-        "alveo-u250", "bitfusion", "h200", "jetson-orin-nano", "local-cpu", "pynq-z2", "raspberry-pi-4",
-        "xeon-gold-6226", "zcu102", "zu3eg",
+        "alveo-u250", "bitfusion", "edge-tpu", "eyeriss", "h200", "jetson-orin-nano", "local-cpu", "pynq-z2",
+        "raspberry-pi-4", "xeon-gold-6226", "zcu102", "zu3eg",
     )  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def test_each_missing_key_is_named() -> None:
         for key in entries(name):
             content = entries(name)
             del content[key]
-            assert key in refused(content)
+            assert ("energy_j" if key == "energy" else key) in refused(content)  # it may be left out, with its metric
     for key in ("lut", "ff", "dsp", "bram"):
         content = entries("zu3eg")
         del content["resources"][key]
@@ -146,9 +147,39 @@ def test_peak_rates_are_told_by_their_unit() -> None:
     roof = load_device("raspberry-pi-4").roofline
     assert roof is not None
     assert (roof.macs_per_s, roof.bytes_per_s) == ({8: 48e9, 32: 24e9}, 12.8e9)
-    measured = [name for name in device_names() if "roofline" in load_device(name).title.lower()]
-    assert all("not measured" in load_device(name).title for name in measured)
-    assert len(measured) == 4
+
+
+def test_what_no_one_measured_says_so() -> None:
+    for device in map(load_device, device_names()):
+        assert device.family not in ("roofline", "systolic") or device.title.endswith(", not measured")
+
+
+def test_a_systolic_array_is_read() -> None:
+    device = load_device("eyeriss")
+    assert device.systolic == Systolic(2e8, 12, 14, 16, 4.8e8)
+    assert device.clock_hz == 2e8
+    assert device.metrics == METRICS["systolic"]
+    assert device.energies is not None
+    assert device.energies.mac_j == {16: 9e-13}
+    peak = load_device("edge-tpu").systolic
+    assert peak is not None
+    assert 2 * peak.rows * peak.columns * peak.clock_hz == 4e12
+
+
+@pytest.mark.parametrize("bad", [-1, 0, 1.5, None])
+@pytest.mark.parametrize("key", ["rows", "columns", "bits"])
+def test_a_wrong_or_missing_size_of_a_systolic_array_is_named(key: str, bad: object) -> None:
+    content, without = entries("eyeriss"), entries("eyeriss")
+    content["array"][key]["value"] = bad
+    del without["array"][key]
+    assert f"array: {key}: value must be a whole number of at least 1" in refused(content)
+    assert f"array: {key} is missing" in refused(without)
+
+
+def test_a_systolic_array_is_as_wide_as_what_the_device_supports() -> None:
+    content = entries("eyeriss")
+    content["array"]["bits"]["value"] = 8
+    assert "array: bits must be at least 16, the widest that the device supports; got 8" in refused(content)
 
 
 @pytest.mark.parametrize("bad", [-1, 0, "fast", float("nan"), float("inf"), True, None])
