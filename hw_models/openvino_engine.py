@@ -1,16 +1,22 @@
-"""OpenVINO on the CPU, in single precision: on processors with AMX it would compute in bfloat16 unless told."""
+"""OpenVINO on the CPU, in single precision: on processors with AMX it would compute in bfloat16 unless told.
+
+It reports to its maker whenever it is imported, unless the package that does it is missing: here it seems to be.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 
 from nas.errors import NasError
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
 
 Float32Array = npt.NDArray[np.float32]
 

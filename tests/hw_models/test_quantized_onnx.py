@@ -50,12 +50,11 @@ class Codes:
     logits: FloatArray
 
     def real(self, name: str) -> FloatArray:
-        return self.integers[name] * self.formats[name].step
+        return self.integers[name].astype(np.float64) * self.formats[name].step
 
     def constant(self, name: str) -> FloatArray:
         found = {tensor.name: tensor for tensor in self.model.graph.initializer}
-        values: FloatArray = np.array(numpy_helper.to_array(found[name]), dtype=np.float64)
-        return values
+        return np.array(numpy_helper.to_array(found[name]), dtype=np.float64)
 
 
 def computed(network: Network, seed: int) -> Codes:
