@@ -18,11 +18,13 @@ import numpy as np
 from scipy.optimize import nnls
 
 from nas.errors import NasError
-from nas.genotype import FloatArray
+from nas.genotype import FloatArray, IntArray
 from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Scale, macs
 from predictors.prediction import Prediction
 
 _TERMS = 3
+_PRIOR = 1e-4
+"""Precision of the prior on costs, in units of a measurement's."""
 
 Amounts = tuple[float, float, float]
 
@@ -78,6 +80,29 @@ def fit(networks: Sequence[Network], latencies: FloatArray) -> LatencyPredictor:
     freedom = max(1, len(latencies) - int(np.count_nonzero(weights)))
     costs = {k: tuple(weights[1 + _TERMS * i : 1 + _TERMS * (i + 1)].tolist()) for i, k in enumerate(kinds)}
     return LatencyPredictor(float(weights[0]), costs, math.sqrt(float(residual @ residual) / freedom))
+
+
+def informative(networks: Sequence[Network], count: int) -> IntArray:
+    """Which of some networks to measure: those that pin down the kernels' costs, shape (min(count, n),), ascending.
+
+    Greedy D-optimal design (Fedorov, 1972): each time the network whose latency, relative to its size, the costs of
+    those chosen before leave most uncertain. A weak prior on the costs makes the choice unique before there are as many
+    networks as costs.
+    """
+    kinds = sorted({kind for network in networks for layer in network for kind in kernels(layer)})
+    features = np.stack([_sums(network, kinds) for network in networks])
+    scaled = features / np.maximum(features.max(axis=0), 1.0)
+    scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
+    covariance = np.eye(scaled.shape[1]) / _PRIOR
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(networks)):
+        spread = scaled @ covariance
+        variance = np.einsum("ij,ij->i", spread, scaled)
+        variance[chosen] = -1.0
+        best = int(variance.argmax())
+        covariance -= np.outer(spread[best], spread[best]) / (1 + variance[best])
+        chosen.append(best)
+    return np.sort(np.array(chosen, dtype=np.int64))
 
 
 def kernels(layer: Layer) -> dict[str, Amounts]:
