@@ -1,4 +1,4 @@
-"""The RTL of a design: Verilog by da4ml, simulated with Verilator, compared with the integer reference.
+"""The RTL of a design: Verilog and VHDL by da4ml, simulated with Verilator, compared with the integer reference.
 
 The whole network becomes one pipeline of shifts and adds (da4ml, arXiv 2507.04535) that takes a sample every clock;
 a convolution has hardware for every position. It is not hls4ml's RTL but a second implementation of the same integers.
@@ -18,7 +18,7 @@ from da4ml.types import Pipeline, minimal_kif
 from fpga.hls import EXPLAINED_SAMPLES, Verification
 from fpga.reference import act_format, integer_trace
 from fpga.unrolling import Logic, pipelined, unroll
-from fpga.verilator import EXPECTED, INPUTS, OUTPUTS, TESTBENCH, TOP, Interface, Word, hex_lines, simulate
+from fpga.verilator import EXPECTED, INPUTS, OUTPUTS, TESTBENCH, TOP, VHDL, Interface, Word, hex_lines, simulate
 from nas.design import Design
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
@@ -26,7 +26,7 @@ from nas.genotype import FloatArray
 
 
 def emit(design: Design, folder: Path, part: str, clock_hz: float, vectors: FloatArray) -> Path:
-    """Write the design as a Verilog project with a testbench, and return its folder.
+    """Write the design as a Verilog project with a testbench, and as VHDL below it, and return its folder.
 
     The folder appears whole or not at all; one that is there is replaced.
 
@@ -112,9 +112,11 @@ def _first_difference(design: Design, project: Path, images: FloatArray, limit_s
 
 def _write_project(design: Design, logic: Logic, folder: Path, part: str, clock_hz: float) -> Interface:
     pipeline = pipelined(logic.comb)
-    RTLModel(pipeline, TOP, folder, print_latency=False, part_name=part, clock_period=1e9 / clock_hz).write()
-    shutil.rmtree(folder / "sim")  # da4ml's own testbench is for 32 bits per value, and not for every Verilator
-    (folder / f"src/{TOP}_wrapper.v").unlink()
+    for home, flavor, suffix in ((folder, "verilog", "v"), (folder / VHDL, "vhdl", "vhd")):
+        period = 1e9 / clock_hz
+        RTLModel(pipeline, TOP, home, flavor, print_latency=False, part_name=part, clock_period=period).write()
+        shutil.rmtree(home / "sim")  # da4ml's own testbench is for 32 bits per value, and not for every Verilator
+        (home / f"src/{TOP}_wrapper.{suffix}").unlink()
     for source in folder.glob("src/static/*.v"):
         source.write_text(source.read_text().replace("WIDTHTRUNC", "WIDTH"))  # the name that Verilator 5.006 knows
     interface = _interface(design, logic, pipeline)
@@ -165,8 +167,8 @@ def _readme(interface: Interface, part: str, clock_hz: float) -> str:
     logits = "\n".join(f"- {_name(word)}" for word in interface.outputs)
     return f"""# RTL of an FPGA design
 
-Verilog of the whole network for {part} at {clock_hz / 1e6:g} MHz. The module `{TOP}` is a pipeline of
-{interface.latency_cycles} stages that takes a sample every clock.
+Verilog of the whole network for {part} at {clock_hz / 1e6:g} MHz, and the same in VHDL in `{VHDL}`. The module
+`{TOP}` is a pipeline of {interface.latency_cycles} stages that takes a sample every clock.
 
 `model_inp` holds the image, channels first and flattened, the first element in the lowest bits, once in each of
 {rows}

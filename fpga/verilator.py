@@ -1,9 +1,10 @@
-"""Simulate an emitted project's RTL with Verilator."""
+"""Simulate an emitted project's RTL with Verilator; its VHDL by way of ghdl."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,9 @@ INPUTS, OUTPUTS, EXPECTED = "inputs.hex", "outputs.hex", "expected.hex"
 """One vector per line, the first element in the lowest bits."""
 
 INTERFACE_FILE = "interface.json"
+
+VHDL = "vhdl"
+"""Folder of the same project in VHDL."""
 
 _UNOPTIMIZED = "OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0"  # compiles twice as fast, and 0.1 ms per vector is enough
 _FLAGS = ("--binary", "--top-module", TESTBENCH, "-Wno-lint", "-Wno-fatal", "-MAKEFLAGS", _UNOPTIMIZED)
@@ -106,6 +110,25 @@ def compile_testbench(project: Path, limit_s: float) -> Path:
             run(command, project, limit_s)
             (Path(folder) / "program").rename(program)
     return program
+
+
+def from_vhdl(project: Path, limit_s: float) -> Path:
+    """A project whose Verilog ghdl makes of the project's VHDL: what `simulate` and `compare` hold for it, VHDL holds.
+
+    Raises:
+        ToolError: ghdl is missing, fails or runs longer than `limit_s`.
+    """
+    ghdl, source = find("ghdl"), project / VHDL / "src"
+    made = project / "build" / VHDL
+    shutil.rmtree(made, ignore_errors=True)
+    (made / "src").mkdir(parents=True)
+    for name in (INTERFACE_FILE, f"{TESTBENCH}.v"):
+        shutil.copy(project / name, made)
+    stages = sorted(source.glob(f"{TOP}_stage*.vhd"))
+    files = [str(path.resolve()) for path in (*sorted(source.glob("static/*.vhd")), *stages, source / f"{TOP}.vhd")]
+    run([ghdl, "-a", "--std=08", *files], made, limit_s)
+    (made / "src" / f"{TOP}.v").write_text(run([ghdl, "--synth", "--std=08", "--out=verilog", TOP], made, limit_s))
+    return made
 
 
 def hex_lines(widths: Sequence[int], integers: IntArray) -> str:

@@ -22,6 +22,7 @@ from fpga.verilator import (
     Interface,
     Word,
     compile_testbench,
+    from_vhdl,
     hex_lines,
     load_interface,
     simulate,
@@ -181,6 +182,15 @@ def test_the_rtl_is_exact(design: Design, tmp_path: Path) -> None:
     assert (verification.samples, verification.mismatches, verification.first_differing_layer) == (2000, 0, None)
     subprocess.run([compile_testbench(project, LIMIT_S)], cwd=project, check=True, capture_output=True)
     assert (project / OUTPUTS).read_text() == (project / EXPECTED).read_text()
+
+
+@needs_verilator
+@pytest.mark.skipif(shutil.which("ghdl") is None, reason="ghdl is not installed")
+def test_the_vhdl_is_exact(tmp_path: Path) -> None:
+    design = tiny()
+    images = sample_images(design, 2000, 2)
+    project = emit(design, tmp_path / "project", PART, CLOCK_HZ, images)
+    assert compare(design, from_vhdl(project, LIMIT_S), images, LIMIT_S).mismatches == 0
 
 
 def tiny() -> Design:
