@@ -47,5 +47,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Subnets of a supernet against the same networks trained alone, CIFAR-10", "supernet", "supernet",
         ("cifar10-short",),
     ),
+    "latency": Benchmark(
+        "Latency predictors on published tables: a new device from ten measurements", "latency", "latency"
+    ),
     "fpga": Benchmark("FPGA designs: folding chosen by an integer program", "fpga", "fpga"),
 }  # fmt: skip
