@@ -24,7 +24,15 @@ from nas.errors import NasError
 
 SSH = ("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15", "--")
 SENT = {
-    "hw_models": ("__init__.py", "engines.py", "machine.py", "onnx_runtime.py", "openvino_engine.py", "runner.py"),
+    "hw_models": (
+        "__init__.py",
+        "engines.py",
+        "machine.py",
+        "onnx_runtime.py",
+        "openvino_engine.py",
+        "power.py",
+        "runner.py",
+    ),
     "nas": ("__init__.py", "errors.py"),
 }
 """What runs there, by package."""

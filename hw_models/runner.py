@@ -31,6 +31,7 @@ from pathlib import Path
 
 from hw_models.engines import Engine, load_engine
 from hw_models.machine import clock_hz, cpu_model, quiet, versions
+from hw_models.power import POWERCAP, Meter, find_meter
 from nas.errors import NasError
 
 HARNESS = 1
@@ -70,6 +71,8 @@ class Campaign:
         duration_s: How long it took.
         versions: Of Python, numpy, the engine and the operating system.
         clock_hz: Mean clock of the cores when it ended; None where the system does not tell it.
+        energy_j: Energy of one inference of each model (`hw_models.power`); empty where no counter is readable.
+        energy_source: The counter, or why there is none.
     """
 
     latency_s: Mapping[str, float]
@@ -85,6 +88,8 @@ class Campaign:
     duration_s: float
     versions: Mapping[str, str]
     clock_hz: float | None = None
+    energy_j: Mapping[str, float] = field(default_factory=dict)
+    energy_source: str = "missing: not asked for"
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,13 @@ def fingerprint_of(engine: Engine, threads: int) -> str:
 
 
 def run_campaign(
-    engine: Engine, models: Mapping[str, bytes], reference: bytes, plan: Plan, progress: Progress, clock: Clock
+    engine: Engine,
+    models: Mapping[str, bytes],
+    reference: bytes,
+    plan: Plan,
+    progress: Progress,
+    clock: Clock,
+    powercap: Path = POWERCAP,
 ) -> Campaign:
     """Measure ONNX models, by their keys, against each other and the reference model.
 
@@ -118,8 +129,10 @@ def run_campaign(
         NasError: `MAX_ATTEMPTS * rounds` rounds did not give `rounds` with a steady reference.
     """
     date, load, start = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()), os.getloadavg()[0], time.perf_counter()
+    bench, (meter, source) = _Bench(engine, tuple(models.values()), reference, plan, clock), find_meter(powercap)
     with quiet(plan.threads):
-        timings = _Bench(engine, tuple(models.values()), reference, plan, clock).time_rounds(progress)
+        timings = bench.time_rounds(progress)
+        energies = {key: _Stopwatch(models[key], bench).joules(meter) for key in models} if meter else {}
     kept = [index for index, kept in enumerate(timings.kept) if kept]
     columns = [[timings.models[index][column] for index in kept] for column in range(len(models))]
     return Campaign(
@@ -136,6 +149,8 @@ def run_campaign(
         duration_s=time.perf_counter() - start,
         versions=versions(engine),
         clock_hz=clock_hz(),
+        energy_j=energies,
+        energy_source=source,
     )
 
 
@@ -205,6 +220,10 @@ class _Stopwatch:
         """Seconds of one call: the shortest of `runs` batches, after one call to warm the caches."""
         self._call(1)
         return min(self._once() for _ in range(self._bench.plan.runs)) / self._batch
+
+    def joules(self, meter: Meter) -> float:
+        """Joules of one call."""
+        return meter.joules_per_call(self._call, self._batch)
 
     def _once(self) -> float:
         start = self._bench.clock()
