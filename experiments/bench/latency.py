@@ -43,7 +43,7 @@ def latency(quick: bool, runs: Path, out: Path, say: Say) -> dict[str, Figure]:
     """All figures.
 
     Args:
-        quick: Two seeds, fewer counts of measurements, HAT's perceptron trained for a twentieth of its steps.
+        quick: Two seeds, and one for what HAT's perceptron is beside; ten measurements only.
         runs: Not used: nothing is trained in a run.
         out: Not used: there is no picture.
         say: Told what comes next.
@@ -138,18 +138,18 @@ def _transformers(found: Found, quick: bool, say: Say) -> None:
             told, rest = judged(table, device, known, SHOTS, seed)
             ranks[seed].append(_score(found, f"hat_{device}", "", SHOTS, told, table.latency[device][rest])[0])
         for seed in range(1 if quick else HAT_SEEDS):
-            _many_transformers(found, table, device, known, peers.HAT_STEPS // (20 if quick else 1), seed)
+            _many_transformers(found, table, device, known, seed)
     found[f"hat_spearman_{SHOTS}"] = [float(np.mean(each)) for each in ranks.values()]
 
 
-def _many_transformers(found: Found, table: Table, device: str, known: Known, steps: int, seed: int) -> None:
+def _many_transformers(found: Found, table: Table, device: str, known: Known, seed: int) -> None:
     """A model of 1600 rows beside HAT's; and one that takes the campaign's drift from rows measured next to a row."""
     own, truth = np.random.default_rng(seed).permutation(table.measured(device)), table.latency[device]
     rows, rest = own[:_HAT_ROWS], own[_HAT_ROWS:]
     fitted = few_shot.fit(known, rows, truth[rows], seed)
     told = fitted.predict(rest)
     unit, features = _HAT_LATENCY[device], table.features[:, :_HAT_FEATURES]
-    theirs = unit * peers.hat_perceptron(features[rows], truth[rows] / unit, features[rest], steps, seed)
+    theirs = unit * peers.hat_perceptron(features[rows], truth[rows] / unit, features[rest], peers.HAT_STEPS, seed)
     _score(found, f"hat_{device}", "", _HAT_ROWS, told, truth[rest])
     near = np.exp(-np.abs(rest[:, None] - rows) / _DRIFT_ROWS)
     drift = near @ (truth[rows] - fitted.predict(rows).mean) / near.sum(axis=1)

@@ -164,7 +164,24 @@ def test_coverages_are_of_tables_and_units_are_told() -> None:
     found: latency.Found = defaultdict(list)
     found |= {"a_coverage90_10": [0.8, 1.0], "a_coverage90_10[d]": [0.1], "b_coverage90_10": [0.95]}
     latency._coverages(found)
-    assert (found["coverage90_min"], found["coverage90_max"]) == ([pytest.approx(0.9)], [0.95])
+    assert found["coverage90_min"] == pytest.approx([0.9])
+    assert found["coverage90_max"] == [0.95]
     assert latency._unit("nb201_within10_10_over_ceiling[raspi4]") == latency._unit("hat_a_rmse_over_mlp") == "ratio"
     assert latency._unit("coverage90_min") == "share inside"
     assert latency._unit("ofa_v100_budget_error") == "share of the budget"
+
+
+@NO_TABLE
+@pytest.mark.slow
+def test_quick_gives_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow", reason="parquet needs pyarrow: pip install 'hwnas[bench]'")
+    monkeypatch.setattr(latency, "CURVE_SEEDS", 1)
+    monkeypatch.setattr(latency_peers, "HAT_STEPS", 20)
+    figures = latency.latency(True, tmp_path, tmp_path, print)
+    hat = {f"hat_{device}_{name}" for device in latency_tables.HAT for name in ("within10", "rmse_over_mlp")}
+    peers = {f"nb201_spearman_10[{name}]" for name in (*latency_peers.SCRATCH, "pls")}
+    others = {"nb201_spearman_10", "nb201_within10_10", "ofa_v100_spearman_10", "ofa_v100_budget_error"}
+    assert figures.keys() >= hat | peers | others | {"coverage90_min", "coverage90_max"}
+    assert figures["nb201_spearman_10"].value > max(figures[name].value for name in peers)
+    assert figures["ofa_v100_budget_error"].value < 0.06
+    assert figures["coverage90_min"].value <= figures["coverage90_max"].value
