@@ -292,5 +292,5 @@ class SupernetTraining:
             self.average = Average(self.supernet.parameters(), self.training.ema)
             copy_into(self.average.values, state["average"])
         if state["teacher"] is not None:
-            self.teacher = self._frozen_full(self.data.first(2, self.device))  # for its form; the numbers follow
+            self.teacher = self._frozen_full(self.calibration_images[:2])  # for its form; the numbers follow
             self.teacher.load_state_dict(state["teacher"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from small_supernets import QUANTIZED
+from torch import Tensor
 
 from nas.genotype import SearchSpace
 from nas.spaces import MobileChoices
@@ -79,6 +80,21 @@ def begin(
 
 def ignore(_: Progress) -> None:
     pass
+
+
+class InDouble(SupernetTraining):
+    """In double precision: in single, rounding in another order now and then turns a ReLU over, and losses part."""
+
+    def __init__(self, settings: Training, ranks: Ranks = ALONE) -> None:
+        usual = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            super().__init__(space(), few_digits(), settings, 0, torch.device("cpu"), ranks)
+        finally:
+            torch.set_default_dtype(usual)
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        return super().laid_out(images).double()
 
 
 DISTRIBUTED: Mapping[str, Training] = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_trainings import DISTRIBUTED, PROGRESSIVE, begin
+from small_trainings import DISTRIBUTED, PROGRESSIVE, InDouble, begin
 from training_processes import losses
 
 from nas.errors import NasError
@@ -26,7 +26,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Losses of one process, what each of two found, and the folder of all checkpoints."""
     folder = tmp_path_factory.mktemp("two")
     one = {
-        name: losses(begin(settings), folder / f"{name}-one.pt", folder / f"{name}-one-middle.pt")
+        name: losses(InDouble(settings), folder / f"{name}-one.pt", folder / f"{name}-one-middle.pt")
         for name, settings in DISTRIBUTED.items()
     }
     program = [str(Path(__file__).parent / "training_processes.py"), str(folder)]
@@ -50,7 +50,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(name: str, found: Fou
 @pytest.mark.parametrize("name", DISTRIBUTED)
 def test_a_checkpoint_of_two_processes_resumes_on_one(name: str, found: Found) -> None:
     one, _, folder = found
-    resumed = losses(begin(DISTRIBUTED[name]), folder / f"{name}-middle.pt")
+    resumed = losses(InDouble(DISTRIBUTED[name]), folder / f"{name}-middle.pt")
     assert list(resumed) == list(range(11, 21))
     assert max(abs(one[name][step] - resumed[step]) for step in resumed) < 1e-5
 

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from small_trainings import DISTRIBUTED, begin, few_digits
+from small_trainings import DISTRIBUTED, InDouble, begin, few_digits
 
 from nas.errors import NasError
 from supernet.distributed import Ranks, one_thread, processes
@@ -48,12 +48,12 @@ def main(folder: Path) -> None:
     with processes("cpu") as ranks:
         found = {}
         for name, settings in DISTRIBUTED.items():
-            training = begin(settings, ranks=ranks)
+            training = InDouble(settings, ranks)
             found[name] = losses(training, folder / f"{name}.pt", folder / f"{name}-middle.pt")
             torch.save(training.supernet.state_dict(), folder / f"{name}-weights-{ranks.rank}.pt")
             if ranks.first:
                 training.specialise(training.full)  # by one process alone: nothing may wait for the other
-            found[f"{name} resumed"] = losses(begin(settings, ranks=ranks), folder / f"{name}-one-middle.pt")
+            found[f"{name} resumed"] = losses(InDouble(settings, ranks), folder / f"{name}-one-middle.pt")
         told = [broken(replace(settings, synchronised=False), ranks, folder) for settings in DISTRIBUTED.values()]
         (folder / f"found-{ranks.rank}.json").write_text(json.dumps({"losses": found, "told": told}))
 
