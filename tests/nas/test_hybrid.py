@@ -10,7 +10,7 @@ from nas.genotype import FloatArray, IntArray
 from nas.pareto import non_dominated
 from nas.problem import Constraint, Problem
 from nas.search.archive import Archive
-from nas.search.hybrid import Hybrid
+from nas.search.hybrid import Hybrid, _neighbours
 from nas.search.stand_in import lower_stand_in, stand_in, weighted
 
 MakeProblem = Callable[..., Problem]
@@ -101,3 +101,21 @@ def test_a_sum_stands_for_itself_and_mixes_are_sums(make_problem: MakeProblem, e
     mix = weighted([problem.additive["lut"], problem.additive["latency_s"]], np.array([2.0, 1e6]))
     expected = 2 * problem.additive["lut"](everything) + 1e6 * problem.additive["latency_s"](everything)
     np.testing.assert_allclose(mix(everything), expected)
+
+
+def test_neighbours_are_all_networks_one_gene_away(make_problem: MakeProblem, every: Every) -> None:
+    problem = make_problem(1)
+    archive, whole = Archive(problem), every(problem.space, problem.allowed)
+    archive.add(whole[::7], "some")
+    front = archive.front()
+    ranks, own = problem.ranks(whole), problem.ranks(archive.genotypes[front])
+    found = {tuple(row) for row in _neighbours(archive, front, len(archive)).tolist()}
+    near = {
+        tuple(problem.genotypes(np.array([[*row[:gene], rank, *row[gene + 1 :]]]))[0].tolist())
+        for row in own.tolist()
+        for gene, count in enumerate(problem.allowed_counts.tolist())
+        for rank in range(count)
+        if rank != row[gene]
+    }
+    assert found == near
+    assert found <= {tuple(row) for row in problem.genotypes(ranks).tolist()}
