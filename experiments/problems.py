@@ -17,12 +17,13 @@ from experiments.stages.fit import ACCURACY, LATENCY
 from experiments.targets import Target
 from hw_models import unrolled
 from hw_models.device import Device, load_device
+from hw_models.memory import peak_cost
 from hw_models.onnx_model import layer_bytes
 from hw_models.prices import Price, layer_prices
 from nas.genotype import BoolArray, FloatArray, Gene, IntArray, SearchSpace, active
 from nas.network import FLOAT_BITS, Input, Layer, Weighted, weight_bytes
 from nas.problem import Constraint, Problem
-from nas.tables import AdditiveCost, additive, stacked
+from nas.tables import AdditiveCost, PipelinedCost, additive, stacked
 from predictors import accuracy, latency
 
 
@@ -51,18 +52,22 @@ def on_device(context: Context, device: Device, target: Target, errors: Errors, 
     """The problem of a device under a target's objectives and limits, with errors that devices may share."""
     costs = _costs(context, device, measure_folder)
     asked, metrics = _predicted(limits(target, device), target, measure_folder), device.metrics
-    evaluate = evaluation(errors, costs, metrics)
-    return Problem(context.space, metrics, evaluate, target.objectives, asked, allowed(context.space, device), costs)
+    peaks = _peaks(context, device)
+    evaluate, choices = evaluation(errors, {**costs, **peaks}, metrics), allowed(context.space, device)
+    return Problem(context.space, metrics, evaluate, target.objectives, asked, choices, costs, peaks)
 
 
 def evaluation(
-    predictor: Errors, costs: Mapping[str, AdditiveCost], metrics: tuple[str, ...]
+    predictor: Errors, costs: Mapping[str, AdditiveCost | PipelinedCost], metrics: tuple[str, ...]
 ) -> Callable[[IntArray], FloatArray]:
     """Canonical genotypes, shape (n, genes), to `error` and the costs, the columns as in `metrics`."""
-    joined, order = stacked(list(costs.values())), [("error", *costs).index(name) for name in metrics]
+    sums = {name: cost for name, cost in costs.items() if isinstance(cost, AdditiveCost)}
+    peaks = {name: cost for name, cost in costs.items() if isinstance(cost, PipelinedCost)}
+    joined, order = stacked(list(sums.values())), [("error", *sums, *peaks).index(name) for name in metrics]
 
     def evaluate(population: IntArray) -> FloatArray:
-        return np.column_stack([predictor.mean(population), joined(population)])[:, order]
+        largest = [cost(population) for cost in peaks.values()]
+        return np.column_stack([predictor.mean(population), joined(population), *largest])[:, order]
 
     return evaluate
 
@@ -70,9 +75,8 @@ def evaluation(
 def limits(target: Target, device: Device) -> tuple[Constraint, ...]:
     """The config's constraints, and what the device holds where the config asks for no less."""
     wanted = {metric: limit.max for metric, limit in target.constraints.items()}
-    if device.resources is not None:
-        for name in unrolled.RESOURCES:
-            wanted[name] = min(wanted.get(name, math.inf), float(getattr(device.resources, name)))
+    for name, most in device.holds.items():
+        wanted[name] = min(wanted.get(name, math.inf), most)
     return tuple(Constraint(metric, limit) for metric, limit in wanted.items())
 
 
@@ -152,9 +156,16 @@ def _costs(context: Context, device: Device, measure_folder: Path | None) -> Map
             costs = {name: table(lambda layer, name=name: priced(layer)[name]) for name in unrolled.RESOURCES}  # type: ignore[misc]
             cycles = table(lambda layer: priced(layer)["cycles"] / clock_hz)
             return {**costs, "latency_s": cycles, "weight_bytes": table(weight_bytes)}
-        case "bit-flexible" | "roofline" | "systolic":
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
             prices = layer_prices(device)
             return {name: table(functools.partial(_charged, device, price)) for name, price in prices.items()}
+
+
+def _peaks(context: Context, device: Device) -> Mapping[str, PipelinedCost]:
+    """The costs that are the largest of several sums."""
+    if "peak_bytes" in device.metrics:
+        return {"peak_bytes": peak_cost(context.space, context.tables)}
+    return {}
 
 
 def _unrolled(device: Device, layer: Layer) -> Mapping[str, float]:

@@ -19,7 +19,7 @@ from hw_models.unrolled import RESOURCES, unsupported
 from nas.errors import NasError
 from nas.network import Network
 
-Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible", "roofline", "systolic"]
+Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible", "roofline", "systolic", "microcontroller"]
 
 METRICS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("error", "latency_s", "weight_bytes"),
@@ -27,6 +27,7 @@ METRICS: Mapping[Family, tuple[str, ...]] = {
     "bit-flexible": ("error", "latency_s", "weight_bytes"),
     "roofline": ("error", "latency_s", "weight_bytes", "energy_j"),
     "systolic": ("error", "latency_s", "weight_bytes", "energy_j"),
+    "microcontroller": ("error", "latency_s", "weight_bytes", "peak_bytes", "energy_j"),
 }
 """What a device family can tell of a network; all of it is minimised. Of energy, only a device whose file has it."""
 
@@ -37,8 +38,13 @@ _FAMILY_KEYS: Mapping[Family, tuple[str, ...]] = {
     "bit-flexible": ("clock_hz", "array"),
     "roofline": ("macs_per_s", "bytes_per_s", "launch_s"),
     "systolic": ("clock_hz", "array", "bytes_per_s"),
+    "microcontroller": ("macs_per_s", "bytes_per_s", "launch_s", "flash_bytes", "sram_bytes"),
 }
-_OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {"roofline": ("energy",), "systolic": ("energy",)}
+_OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {
+    "roofline": ("energy",),
+    "systolic": ("energy",),
+    "microcontroller": ("energy",),
+}
 
 _ARRAY = ("rows", "columns", "depthwise_macs", "bits_per_cycle", "output_bits")
 _SYSTOLIC_ARRAY = ("rows", "columns", "bits")
@@ -74,6 +80,8 @@ class Device:
         roofline: Peak rates, of a device that is priced by them.
         systolic: A systolic array and its memory.
         energies: Energy of each operation and byte, where it is known.
+        flash_bytes: What a microcontroller has for weights.
+        sram_bytes: What a microcontroller has for activations.
     """
 
     name: str
@@ -90,11 +98,20 @@ class Device:
     roofline: Roofline | None = None
     systolic: Systolic | None = None
     energies: EnergyTable | None = None
+    flash_bytes: int | None = None
+    sram_bytes: int | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """What this device can tell of a network."""
         return _metrics(self.family, self.energies is not None)
+
+    @property
+    def holds(self) -> Mapping[str, float]:
+        """The most that a network may take of what this device has, by metric."""
+        parts = {} if self.resources is None else {name: getattr(self.resources, name) for name in RESOURCES}
+        memories = {"weight_bytes": self.flash_bytes, "peak_bytes": self.sram_bytes}
+        return {name: float(most) for name, most in {**parts, **memories}.items() if most is not None}
 
 
 def device_names() -> tuple[str, ...]:
@@ -121,7 +138,7 @@ def device_text(name: str) -> str:
 def unsupported_layers(device: Device, network: Network) -> list[str]:
     """What of a network a device cannot run whatever its bits: one fault for each law, with the layers against it."""
     match device.family:
-        case "onnxruntime" | "bit-flexible" | "roofline" | "systolic":
+        case "onnxruntime" | "bit-flexible" | "roofline" | "systolic" | "microcontroller":
             return []
         case "unrolled-fpga":
             faults: dict[str, list[str]] = {}
@@ -171,6 +188,10 @@ def parse_device(name: str, text: str) -> Device:
             processor = _systolic(field, widest)
             energies = _energies(field, widest)
             return Device(*common, clock_hz=processor.clock_hz, systolic=processor, energies=energies)
+        case "microcontroller":
+            rates, energies = _roofline(field, widest), _energies(field, widest)
+            flash, sram = (int(field.number(key, whole=True, least=1)) for key in ("flash_bytes", "sram_bytes"))
+            return Device(*common, roofline=rates, energies=energies, flash_bytes=flash, sram_bytes=sram)
 
 
 def _metrics(family: Family, energy: bool) -> tuple[str, ...]:

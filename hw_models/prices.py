@@ -42,7 +42,7 @@ def layer_times(device: Device) -> Callable[[Layer], LayerTime]:
         NasError: The device's cost model does not tell them apart.
     """
     match device.family:
-        case "roofline":
+        case "roofline" | "microcontroller":
             assert device.roofline is not None
             return partial(roofline.layer_time, device=device.roofline)
         case "systolic":
@@ -51,5 +51,5 @@ def layer_times(device: Device) -> Callable[[Layer], LayerTime]:
         case _:
             raise NasError(
                 f"device {device.name} is of family {device.family}, which does not tell arithmetic from traffic; "
-                "name one of family roofline or systolic"
+                "name one of family roofline, systolic or microcontroller"
             )

@@ -26,6 +26,7 @@ from fpga import reference
 from fpga.adders import AdderGraphs, adder_graph_cost
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
+from hw_models.memory import peak_memory_bytes
 from hw_models.onnx_model import layer_bytes, stored_weight_bytes, to_onnx
 from hw_models.onnx_runtime import predict
 from hw_models.prices import layer_prices
@@ -95,7 +96,7 @@ def layer_costs(design: Design, device: Device) -> dict[str, dict[str, float]]:
         case "unrolled-fpga":
             assert device.clock_hz is not None
             return {name: dict(cost) for name, cost in adder_graph_cost(design, device.clock_hz).layers.items()}
-        case "bit-flexible" | "roofline" | "systolic":
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
             prices = layer_prices(device).items()
             return {layer.name: {name: price(layer) for name, price in prices} for layer in design.network}
 
@@ -138,7 +139,7 @@ def _deployed_error(design: Design, device: Device, data: Split) -> float:
             logits = predict(to_onnx(design), images).astype(np.float64)
         case "unrolled-fpga":
             logits = reference.run(design, images)
-        case "bit-flexible" | "roofline" | "systolic":
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
             logits = design_logits(design, images)
     return float((logits.argmax(1) != data.labels.numpy()).mean())
 
@@ -164,10 +165,13 @@ def _measured(
             stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
             totals = [AdderGraphs(costs, device.clock_hz).total() for costs in layers]
             return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
-        case "bit-flexible" | "roofline" | "systolic":
-            return [
-                {name: sum(cost[name] for cost in costs.values()) for name in layer_prices(device)} for costs in layers
-            ]
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
+            summed = layer_prices(device)
+            totals = [{name: sum(cost[name] for cost in costs.values()) for name in summed} for costs in layers]
+            if "peak_bytes" not in device.metrics:
+                return totals
+            peaks = [peak_memory_bytes(design.network) for design in designs]
+            return [{**total, "peak_bytes": peak} for total, peak in zip(totals, peaks, strict=True)]
 
 
 def finalist_key(network: Network) -> str:

@@ -54,7 +54,7 @@ def test_a_systolic_arrays_utilisation_binds_where_layers_are_depthwise() -> Non
     ("name", "law"),
     [
         ("h20", "did you mean h200"),
-        ("bitfusion", "name one of family roofline or systolic"),
+        ("bitfusion", "name one of family roofline, systolic or microcontroller"),
         ("local-cpu", "device local-cpu is of family onnxruntime, which does not tell"),
     ],
 )

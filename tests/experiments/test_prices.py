@@ -10,16 +10,22 @@ import pytest
 from tiny_runs import TINY, tiny_config
 
 from experiments.context import Context
-from experiments.problems import on_device
+from experiments.problems import limits, on_device
 from experiments.targets import Target
 from hw_models.device import Device, device_names, load_device, parse_device
+from hw_models.memory import peak_memory_bytes
 from hw_models.prices import layer_prices, layer_times
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray
 from nas.network import Input, Layer, Network
 from nas.problem import Problem, sample
+from nas.search.integer_program import IntegerProgram
 
-PRICED = [name for name in device_names() if load_device(name).family in ("bit-flexible", "roofline", "systolic")]
+PRICED = [
+    name
+    for name in device_names()
+    if load_device(name).family in ("bit-flexible", "roofline", "systolic", "microcontroller")
+]
 ENERGY = """
   mac_j: {int8: {value: 3.0e-13, source: "a test"}, float32: {value: 4.6e-12, source: "a test"}}
   register_j_per_byte: {value: 1.0e-13, source: "a test"}
@@ -70,7 +76,8 @@ def with_energy(name: str) -> Device:
 
 
 def charged(device: Device, network: Network) -> dict[str, float]:
-    return {name: sum(map(price, network)) for name, price in layer_prices(device).items()}
+    costs = {name: sum(map(price, network)) for name, price in layer_prices(device).items()}
+    return costs | ({"peak_bytes": peak_memory_bytes(network)} if "peak_bytes" in device.metrics else {})
 
 
 @pytest.mark.parametrize("space", ["tiny", "mobile", "resnet"])
@@ -94,6 +101,21 @@ def test_energy_is_told_where_the_devices_file_has_it() -> None:
     population = sample(asked, 20, np.random.default_rng(6))
     for joules, genotype in zip(asked.evaluate(population)[:, 3], population.tolist(), strict=True):
         assert joules == pytest.approx(charged(device, context("tiny").space.lower(genotype))["energy_j"], rel=1e-9)
+
+
+def test_what_a_microcontroller_holds_is_a_limit_and_the_peak_one_for_programs() -> None:
+    asked = priced("mobile", load_device("stm32f746"))
+    assert {one.metric: one.limit for one in asked.constraints} == {"weight_bytes": 2**20, "peak_bytes": 320 * 1024}
+    assert set(asked.priced) == {"latency_s", "weight_bytes", "peak_bytes"}
+    target = Target(name="stm32f746", constraints={"peak_bytes": 2048, "weight_bytes": 2**30})
+    assert {one.metric: one.limit for one in limits(target, load_device("stm32f746"))} == {
+        "peak_bytes": 2048, "weight_bytes": 2**20,
+    }  # fmt: skip
+    tight = on_device(context("mobile"), load_device("stm32f746"), target, NoErrors(), None)
+    archive = IntegerProgram(budgets=2, samples=50, rounds=1).run(tight, 0)
+    peaks = archive.metrics[archive.front(), tight.metrics.index("peak_bytes")]
+    assert 0 < len(peaks) < len(archive)
+    assert (peaks <= 2048).all()
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def at(content: dict[str, Any], path: str) -> dict[str, Any]:
 def test_the_devices_are_these() -> None:
     assert device_names() == (
         "alveo-u250", "bitfusion", "edge-tpu", "eyeriss", "h200", "jetson-orin-nano", "local-cpu", "pynq-z2",
-        "raspberry-pi-4", "xeon-gold-6226", "zcu102", "zu3eg",
+        "raspberry-pi-4", "stm32f746", "xeon-gold-6226", "zcu102", "zu3eg",
     )  # fmt: skip
 
 
@@ -151,7 +151,27 @@ def test_peak_rates_are_told_by_their_unit() -> None:
 
 def test_what_no_one_measured_says_so() -> None:
     for device in map(load_device, device_names()):
-        assert device.family not in ("roofline", "systolic") or device.title.endswith(", not measured")
+        assert device.family not in ("roofline", "systolic", "microcontroller") or device.title.endswith(
+            ", not measured"
+        )
+
+
+def test_a_microcontroller_holds_its_flash_and_its_sram() -> None:
+    device = load_device("stm32f746")
+    assert device.holds == {"weight_bytes": 2.0**20, "peak_bytes": 320 * 1024.0}
+    assert device.metrics == ("error", "latency_s", "weight_bytes", "peak_bytes")
+    assert load_device("zu3eg").holds == {"lut": 70560.0, "ff": 141120.0, "dsp": 360.0, "bram": 432.0}
+    assert not load_device("local-cpu").holds
+    warm = parse_device("warm", yaml.safe_dump(entries("stm32f746") | {"energy": ENERGY}))
+    assert warm.metrics == METRICS["microcontroller"]
+
+
+@pytest.mark.parametrize("bad", [-1, 0, 1.5, "1 MB", float("nan"), None])
+@pytest.mark.parametrize("key", ["flash_bytes", "sram_bytes"])
+def test_a_wrong_memory_is_named(key: str, bad: object) -> None:
+    content = entries("stm32f746")
+    content[key]["value"] = bad
+    assert f"{key}: value must be a whole number of at least 1" in refused(content)
 
 
 def test_a_systolic_array_is_read() -> None:
