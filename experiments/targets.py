@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, ValidationInfo, fie
 
 from experiments.strict import Fault, Section, faults, suggest
 from experiments.units import FRACTION, dimension_of, quantity
-from fpga.toolchain import require_gxx
+from fpga.tools import find
 from hw_models.device import METRICS, load_device, unsupported_layers
 from nas.errors import NasError
 from nas.genotype import SearchSpace
@@ -130,4 +130,4 @@ def require_operations(targets: Sequence[Target], space: SearchSpace) -> None:
 def require_tools(targets: Sequence[Target]) -> None:
     """Refuse a run whose FPGA designs could not be verified for want of a compiler."""
     if any(load_device(target.name).family == "unrolled-fpga" for target in targets):
-        require_gxx()
+        find("g++")

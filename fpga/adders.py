@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from da4ml.trace import FixedVariableArray, HWConfig, comb_trace, to_pipeline
+from da4ml.trace import FixedVariableArray, comb_trace, to_pipeline
 from da4ml.types import minimal_kif
 
 from fpga.reference import act_format, mean_shift
+from fpga.unrolling import HARDWARE, SOLVER
 from hw_models.unrolled import LEVELS_PER_CYCLE, RESOURCES, Unrolled, fill_cycles, storage, unrollable
 from nas.design import Design
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
 from nas.network import Add, Conv2d, Input, Linear, Mean
-
-_HARDWARE = HWConfig(1, -1, -1)
-_SOLVER = {"search_all_decompose_dc": False}  # the full search is 8 times slower and at most 1 % better
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class _Range:
     step: FloatArray
 
     def variables(self) -> FixedVariableArray:
-        return FixedVariableArray.from_lhs(self.low, self.high, self.step, _HARDWARE, 0.0, _SOLVER)
+        return FixedVariableArray.from_lhs(self.low, self.high, self.step, HARDWARE, 0.0, SOLVER)
 
 
 def adder_graph_cost(design: Design, clock_hz: float) -> AdderGraphs:

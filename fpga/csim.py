@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fpga.toolchain import require_gxx
+from fpga.tools import find
 from nas.errors import NasError
 from nas.genotype import FloatArray
 
@@ -70,7 +70,7 @@ def load_interface(project: Path) -> Interface:
 def compile_library(project: Path) -> Path:
     """Compile the simulation, or find it compiled from the same sources."""
     project = project.resolve()
-    compiler = require_gxx()
+    compiler = find("g++")
     sources = [*sorted(project.glob("firmware/*.*")), *sorted(project.glob("firmware/weights/*.txt"))]
     sources += [project / f"{TOP}_bridge.cpp", project / "firmware/nnet_utils/nnet_code_gen.h"]
     digest = hashlib.sha256("\0".join((_SOURCE, *_FLAGS)).encode())

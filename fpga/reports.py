@@ -42,7 +42,7 @@ class Report:
 
 
 _CELLS: Mapping[str, tuple[str, int]] = {
-    **{f"LUT{inputs}": ("lut", 1) for inputs in range(1, 7)},
+    **{f"LUT{inputs}": ("lut", 1) for inputs in range(1, 7)}, "INV": ("lut", 1),
     "SRL16E": ("lut", 1), "SRLC16E": ("lut", 1), "SRLC32E": ("lut", 1), "RAM32X1D": ("lut", 2), "RAM64X1D": ("lut", 2),
     "RAM32M": ("lut", 4), "RAM64M": ("lut", 4), "RAM32M16": ("lut", 8), "RAM64M8": ("lut", 8),
     "CCU2C": ("lut", 2), "TRELLIS_DPR16X4": ("lut", 4),
@@ -51,7 +51,10 @@ _CELLS: Mapping[str, tuple[str, int]] = {
     "RAMB18E1": ("bram", 1), "RAMB18E2": ("bram", 1), "RAMB36E1": ("bram", 2), "RAMB36E2": ("bram", 2),
     "DP16KD": ("bram", 1), "PDPW16KD": ("bram", 1),
 }  # fmt: skip
-"""What a cell takes: AMD UG974 (a RAM64M8 fills eight LUTs), Lattice FPGA-TN-02205 (a CCU2C, two)."""
+"""What a cell takes: AMD UG974 (a RAM64M8 fills eight LUTs), Lattice FPGA-TN-02205 (a CCU2C, two).
+
+yosys names a LUT of one input that inverts INV.
+"""
 
 _STAT_LINE = re.compile(r"^\s+(?:(?P<name>\w+)\s+(?P<after>\d+)|(?P<before>\d+)\s+(?:\S+\s+)?(?P<cell>\w+))\s*$", re.M)
 

@@ -19,6 +19,7 @@ from supernet.batch_norm import Moments, Statistics, fold, measure, moments, nor
 from supernet.prune import prune_mask
 from supernet.quantize import quantize_bias, quantize_weight, weight_format
 from supernet.run import Reader, activate, batch_format, product, run
+from supernet.settings import Gradient
 from supernet.subnet import LayerState, Subnet
 
 
@@ -30,7 +31,12 @@ class Supernet(nn.Module):
     """
 
     def __init__(
-        self, maximal: Sequence[Network], kernels: Sequence[int], seed: int, synchronised: bool = False
+        self,
+        maximal: Sequence[Network],
+        kernels: Sequence[int],
+        seed: int,
+        synchronised: bool = False,
+        gradient: Gradient = "clipped",
     ) -> None:
         """Initialise the weights.
 
@@ -39,9 +45,10 @@ class Supernet(nn.Module):
             kernels: Kernel sizes a convolution larger than the smallest can shrink to; empty for none.
             seed: Seed of the initial weights (He normal).
             synchronised: Whether BatchNorm's batch is that of all processes, where there are several.
+            gradient: How gradients pass the rounding of quantized layers.
         """
         super().__init__()
-        self.synchronised = synchronised
+        self.synchronised, self.gradient = synchronised, gradient
         layers: dict[str, Weighted] = {}
         for network in maximal:
             for layer in network.weighted:
@@ -73,7 +80,7 @@ class Supernet(nn.Module):
             given = statistics[layer.name] if statistics is not None and layer.norm else None
             return self._weighted(layer, x, act, given)
 
-        return run(network, images, batch_format, weighted)
+        return run(network, images, batch_format, weighted, self.gradient)
 
     @torch.no_grad()
     def statistics(self, network: Network, images: Tensor) -> Statistics:
@@ -131,20 +138,25 @@ class Supernet(nn.Module):
         shared = self.layer(layer.name)
         weight, (gain, bias) = shared.cut(layer), shared.affine(layer)
         if not layer.norm:
-            return _rounded(layer, x, act, weight, bias)[0]
+            return _rounded(layer, x, act, weight, bias, self.gradient)[0]
         if layer.precision.weight_bits == FLOAT_BITS:  # as below, with one product instead of two
             return activate(layer, normalise(product(layer, x, weight, None), gain, bias, given, self.synchronised))
         by = given or moments(product(layer, x, weight, None), self.synchronised)
-        return _rounded(layer, x, act, *fold(weight, gain, bias, by))[0]
+        return _rounded(layer, x, act, *fold(weight, gain, bias, by), self.gradient)[0]
 
 
 def _rounded(
-    layer: Weighted, x: Tensor, act: FixedPoint | None, weight: Tensor, bias: Tensor
+    layer: Weighted,
+    x: Tensor,
+    act: FixedPoint | None,
+    weight: Tensor,
+    bias: Tensor,
+    gradient: Gradient = "clipped",
 ) -> tuple[Tensor, LayerState]:
     """The output of one layer whose BatchNorm is folded in, its numbers rounded, and what the layer is made of."""
     bits = layer.precision.weight_bits
     frac = weight_format(weight, bits)
-    rounded = quantize_weight(weight, frac, bits)
+    rounded = quantize_weight(weight, frac, bits, gradient)
     output = activate(layer, product(layer, x, rounded, quantize_bias(bias, frac, act)))
     return output, LayerState(act, weight, bias, frac)
 

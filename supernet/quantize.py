@@ -23,8 +23,8 @@ from nas.affine import Affine, affine_over, symmetric_top
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint, Format
 from nas.network import FLOAT_BITS
+from supernet.settings import Gradient
 
-Gradient = Literal["identity", "clipped"]
 Range = Literal["minmax", "mse", "percentile"]
 """What activations a format is to hold: all, as many as give the least squared error, or all but the largest."""
 

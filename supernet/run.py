@@ -12,6 +12,7 @@ from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale, Shape, Weighted
 from supernet.quantize import act_format, quantize_act
+from supernet.settings import Gradient
 
 Unweighted = Add | Mean | Pool | Scale
 Reader = Weighted | Unweighted
@@ -23,6 +24,7 @@ def run(
     images: Tensor,
     act: Callable[[Reader, list[Tensor]], FixedPoint | None],
     weighted: Callable[[Weighted, Tensor, FixedPoint | None], Tensor],
+    gradient: Gradient = "clipped",
 ) -> Tensor:
     """Logits, shape (n, classes), layer by layer; a tensor goes once its last reader has run.
 
@@ -31,6 +33,7 @@ def run(
         images: Shape (n, *anything that fits the network's input), see `fit`.
         act: The format in which a layer reads these inputs.
         weighted: The output of a layer with weights, of its input in that format.
+        gradient: How gradients pass the rounding to a format.
     """
     tensors = {network.input.name: fit(images, network.input.out_shape)}
     last = {source: layer for layer in network.layers for source in layer.inputs}
@@ -42,9 +45,9 @@ def run(
                 tensors.pop(name, None)
         fmt = act(layer, inputs)
         if isinstance(layer, Weighted):
-            tensors[layer.name] = weighted(layer, quantize_act(inputs[0], fmt), fmt)
+            tensors[layer.name] = weighted(layer, quantize_act(inputs[0], fmt, gradient), fmt)
         else:
-            tensors[layer.name] = combine(layer, inputs, fmt)
+            tensors[layer.name] = combine(layer, inputs, fmt, gradient)
     return tensors[network.layers[-1].name]
 
 
@@ -99,9 +102,9 @@ def batch_format(layer: Reader, inputs: list[Tensor]) -> FixedPoint | None:
     return act_format(_formatted(layer, inputs), layer.precision.act_bits)
 
 
-def combine(layer: Unweighted, inputs: list[Tensor], act: FixedPoint | None) -> Tensor:
+def combine(layer: Unweighted, inputs: list[Tensor], act: FixedPoint | None, gradient: Gradient = "clipped") -> Tensor:
     """The output of a layer without weights, which reads its inputs in format `act`."""
-    read = [quantize_act(x, act) for x in _formatted(layer, inputs)]
+    read = [quantize_act(x, act, gradient) for x in _formatted(layer, inputs)]
     match layer:
         case Add():
             return activate(layer, read[0] + read[1])

@@ -11,6 +11,8 @@ from supernet.data.split import NONE, Augmentation
 
 Strategy = Literal["progressive", "sandwich", "uniform"]
 PhaseKind = Literal["full", "kernel", "depth", "width", "precision", "train"]
+Gradient = Literal["identity", "clipped"]
+"""How gradients pass a rounding, see `supernet.quantize`."""
 
 PHASES: dict[Strategy, tuple[PhaseKind, ...]] = {
     "progressive": ("full", "kernel", "depth", "width", "precision"),
@@ -51,6 +53,8 @@ class Training:
         ema: Decay of the weights' running average, which replaces the weights as each stage ends; 0 for none.
         clip: Largest norm of the gradient; 0 for any.
         augmentation: How training images are varied.
+        gradient: How gradients pass the rounding of quantized layers: where nothing saturates (`clipped`), or
+            everywhere (`identity`).
         autocast: The type products are computed in; `none` is float32. `fp16` scales the loss.
         channels_last: Whether tensors are laid out with their channels innermost.
         compile: Whether networks that stay the same are compiled: the full one as it trains alone, and the teacher.
@@ -76,6 +80,7 @@ class Training:
     ema: float = 0.0
     clip: float = 0.0
     augmentation: Augmentation = NONE
+    gradient: Gradient = "clipped"
     autocast: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = False
     compile: bool = False

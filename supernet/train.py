@@ -67,7 +67,7 @@ class SupernetTraining:
         self.epoch_steps = len(data) // training.batch
         self.stages = stages(training, self.epoch_steps)
         kernels = sorted({int(k) for gene in space.genes if gene.kind == "kernel" for k in gene.choices})
-        self.supernet = Supernet(space.maximal(), kernels, seed).to(device)
+        self.supernet = Supernet(space.maximal(), kernels, seed, gradient=training.gradient).to(device)
         if training.channels_last:
             self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = shared(self.supernet, ranks)

@@ -50,5 +50,6 @@ BENCHMARKS: dict[str, Benchmark] = {
     "latency": Benchmark(
         "Latency predictors on published tables: a new device from ten measurements", "latency", "latency"
     ),
+    "dqa": Benchmark("Activations of few bits without training: DQA beside direct quantization", "dqa", "measure"),
     "fpga": Benchmark("FPGA designs: folding chosen by an integer program", "fpga", "fpga"),
 }  # fmt: skip

@@ -102,9 +102,9 @@ class DeviceResult:
         match self.device.family, metric:
             case "onnxruntime", _:
                 return "measured"
-            case "unrolled-fpga" | "bit-flexible", "error":
+            case _, "error":
                 return "simulated"
-            case "unrolled-fpga" | "bit-flexible", "weight_bytes":
+            case _, "weight_bytes":
                 return "computed"
             case _:
                 return "estimated"

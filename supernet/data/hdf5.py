@@ -15,6 +15,8 @@ from supernet.data.files import corrupt
 def read_columns(path: Path, table: str, names: str, columns: tuple[str, ...]) -> NDArray[Any]:
     """Columns of a data set along its last axis, in the order in which they are named: shape (n, ..., columns).
 
+    Names behind the last column stand for nothing: the public files name `j1_pdgid`, which their particles lack.
+
     Args:
         path: The file.
         table: The data set.
@@ -33,9 +35,10 @@ def read_columns(path: Path, table: str, names: str, columns: tuple[str, ...]) -
     lacking = [column for column in columns if column not in known]
     if lacking:
         raise corrupt(path, f"{names} must name the columns {', '.join(lacking)}; it names {', '.join(known)}")
-    if values.shape[-1] != len(known):
+    places = [known.index(column) for column in columns]
+    if not max(places) < values.shape[-1] <= len(known):
         raise corrupt(path, f"{table} must have the {len(known)} columns that {names} names, got {values.shape[-1]}")
-    return np.ascontiguousarray(values[..., [known.index(column) for column in columns]])
+    return np.ascontiguousarray(values[..., places])
 
 
 def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:

@@ -42,6 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "validation": 0.1,
         "test": 0.1,
     },
+    "jets": {"file": "jets.h5", "particles": 16, "features": ["j1_ptrel", "j1_etarel", "j1_phirel"], "validation": 0.1},
 }
 SHAPES = {
     "digits": ((1, 8, 8), 10),
@@ -51,6 +52,7 @@ SHAPES = {
     "cifar100": ((3, 32, 32), 100),
     "folder": ((3, 224, 224), 1000),
     "table": ((2,), 2),
+    "jets": ((3, 16, 1), 5),
 }
 
 

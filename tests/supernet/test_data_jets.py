@@ -105,6 +105,13 @@ def test_what_a_file_does_not_hold_is_named(tmp_path: Path, settings: dict[str, 
         Jets(**(SETTINGS | settings)).load(tmp_path, 0)
 
 
+def test_a_name_without_a_column_is_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "jets.h5", *made_up(), (*NAMES, "j1_pdgid"))
+    assert Jets("jets.h5", 6, NAMES).load(tmp_path, 0).input_shape == (3, 6, 1)
+    with pytest.raises(NasError, match="jetConstituentList must have the 4 columns that particleFeatureNames names"):
+        Jets("jets.h5", 6, ("j1_pdgid",)).load(tmp_path, 0)
+
+
 def test_wrong_values_are_named(tmp_path: Path) -> None:
     particles, classes = made_up()
     particles[7, 2, 0] = np.nan

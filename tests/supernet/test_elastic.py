@@ -21,6 +21,7 @@ from nas.spaces.precision import PrecisionChoices
 from supernet.elastic import ElasticLayer, Supernet
 from supernet.quantize import act_format, quantize_act
 from supernet.run import batch_format, combine, fit, product
+from supernet.settings import Gradient
 
 ACTIVATIONS = {"identity": nn.Identity(), "relu": nn.ReLU(), "hswish": nn.Hardswish(), "hsigmoid": nn.Hardsigmoid()}
 WEIGHTS_ONLY = PrecisionChoices((2, 4, 8), (32,), (0.5, 0.0))
@@ -355,3 +356,25 @@ def test_initial_weights_keep_the_variance() -> None:
     layer = Linear("wide", ("input",), (200,), (300,))
     weight = ElasticLayer(layer, (), torch.Generator().manual_seed(0)).weight
     assert weight.var().item() == pytest.approx(2 / 200, rel=0.02)
+
+
+def test_the_identity_passes_gradients_where_the_clipped_one_stops() -> None:
+    """Equal logits; a stop at every saturated value or none, down to the input."""
+    space = EXAMPLES["mobile"](PrecisionChoices((2,), (2,)))
+    images = some_images(space, 16, 11).requires_grad_()
+    supernet, network = supernet_of(space, 11), some_networks(space, 1, 11)[0]
+    found = {}
+    gradients: tuple[Gradient, ...] = ("clipped", "identity")
+    for gradient in gradients:
+        supernet.gradient = gradient
+        logits = supernet(images, network)
+        weight = supernet.layer(network.weighted[0].name).weight
+        found[gradient] = logits, *torch.autograd.grad(logits.square().sum(), [images, weight])
+    assert torch.equal(found["clipped"][0], found["identity"][0])
+    fmt = act_format([images], 2)
+    assert fmt is not None
+    saturated = images.detach() / fmt.step > fmt.high
+    assert saturated.any()
+    assert not found["clipped"][1][saturated].any()
+    assert found["identity"][1][saturated].any()
+    assert not torch.equal(found["clipped"][2], found["identity"][2])
