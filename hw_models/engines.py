@@ -18,7 +18,10 @@ DEFAULT = "onnxruntime"
 
 
 class Engine(Protocol):
-    """What runs ONNX models on the CPU, in single precision or, where a model is quantized, in its integers."""
+    """What runs ONNX models on the CPU, in single precision or, where a model is quantized, in its integers.
+
+    `torch` runs float models only.
+    """
 
     NAME: str
     VERSION: str
@@ -44,10 +47,20 @@ def _openvino() -> Engine:
     return openvino_engine
 
 
-ENGINES: Mapping[str, Callable[[], Engine]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+def _torch() -> Engine:
+    from hw_models import torch_engine
 
-REQUIREMENTS: Mapping[str, str] = {"onnxruntime": "onnxruntime>=1.32,<1.33", "openvino": "openvino>=2026.4,<2027"}
-"""What pip installs for each engine; those that hwnas does not need itself are extras of the engine's name."""
+    return torch_engine
+
+
+ENGINES: Mapping[str, Callable[[], Engine]] = {"onnxruntime": _onnxruntime, "openvino": _openvino, "torch": _torch}
+
+REQUIREMENTS: Mapping[str, str] = {
+    "onnxruntime": "'onnxruntime>=1.32,<1.33'",
+    "openvino": "'openvino>=2026.4,<2027' (the extra of hwnas[openvino])",
+    "torch": "'torch>=2.9,<3' 'onnx>=1.23,<1.24'",
+}
+"""What pip installs for each engine."""
 
 
 def load_engine(name: str) -> Engine:
@@ -61,7 +74,7 @@ def load_engine(name: str) -> Engine:
     try:
         return ENGINES[name]()
     except ImportError as error:
-        extra = "" if name == DEFAULT else f", or the extra hwnas[{name}]"
         raise NasError(
-            f"engine {name}: is not installed here ({error}); pip install '{REQUIREMENTS[name]}'{extra}"
+            f"engine {name}: is not installed on the machine that measures ({error}); there, pip install "
+            f"{REQUIREMENTS[name]}"
         ) from error

@@ -32,6 +32,7 @@ SENT = {
         "openvino_engine.py",
         "power.py",
         "runner.py",
+        "torch_engine.py",
     ),
     "nas": ("__init__.py", "errors.py"),
 }

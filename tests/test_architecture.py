@@ -21,7 +21,7 @@ ARROWS = {
 
 HOMES = {
     "numpy": ("",),
-    "torch": ("supernet/", "predictors/neural.py"),
+    "torch": ("supernet/", "predictors/neural.py", "hw_models/torch_engine.py"),
     "scipy": ("predictors/",),
     "threadpoolctl": ("experiments/bench/speed.py", "experiments/bench/hybrid.py"),
     "sklearn": ("supernet/data/digits.py", "predictors/"),
@@ -32,7 +32,7 @@ HOMES = {
     "pymoo": ("experiments/bench/peers.py",),
     "ortools": ("nas/search/cp_sat.py",),
     "highspy": ("nas/search/highs.py",),
-    "onnx": ("hw_models/onnx_model.py", "hw_models/quantized_onnx.py"),
+    "onnx": ("hw_models/onnx_model.py", "hw_models/quantized_onnx.py", "hw_models/torch_engine.py"),
     "onnxruntime": ("hw_models/onnx_runtime.py",),
     "openvino": ("hw_models/openvino_engine.py",),
     "hls4ml": ("fpga/",),

@@ -58,6 +58,7 @@ def test_every_operation_gives_the_same_logits(engine: Engine, count: int) -> No
     np.testing.assert_allclose(engine.predict(model, images), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("engine", ["openvino"], indirect=True)
 @pytest.mark.parametrize("bits", [(32,), (4,), (3, 4, 5, 8, 12, 32)], ids=str)
 def test_weights_in_few_bits_give_the_same_logits(
     bits: tuple[int, ...],
@@ -78,6 +79,15 @@ def test_images_of_another_size_are_refused(engine: Engine) -> None:
     """Also where their values would fill the model's input."""
     with pytest.raises(NasError, match=r"\(3, 3, 9, 22\).*reads \(n, 3, 11, 9\)"):
         engine.predict(to_onnx(random_design(EVERY_OPERATION, 0)), np.zeros((3, 3, 9, 22)))
+
+
+def test_torch_runs_float_models_only(
+    with_weight_bits: Callable[[Network, tuple[int, ...]], Network],
+    weight_only_design: Callable[[Network, int], Design],
+) -> None:
+    model = to_onnx(weight_only_design(with_weight_bits(EVERY_OPERATION, (4,)), 0))
+    with pytest.raises(NasError, match="engine torch: runs float models, not DequantizeLinear"):
+        load_engine("torch").predict(model, np.zeros((1, 3, 11, 9)))
 
 
 def test_a_model_that_openvino_does_not_read_is_an_error_with_the_reason(
@@ -107,7 +117,9 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(monkeypatch: py
     monkeypatch.delitem(sys.modules, "hw_models.openvino_engine", raising=False)
     monkeypatch.delattr("hw_models.openvino_engine", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(NasError, match=r"engine openvino: is not installed here .*extra hwnas\[openvino\]"):
+    with pytest.raises(
+        NasError, match=r"engine openvino: is not installed .*pip install 'openvino>=.*hwnas\[openvino\]"
+    ):
         load_engine("openvino")
     with pytest.raises(NasError, match="engine 'tvm' is unknown; known are onnxruntime"):
         load_engine("tvm")

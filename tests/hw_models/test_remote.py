@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hw_models.device import load_device
+from hw_models.engines import ENGINES
 from hw_models.latency import Bench, measured_latencies
 from hw_models.measure import fingerprint
 from hw_models.onnx_model import to_onnx
@@ -40,7 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_harness_there_is_the_harness_here(home: Path, engine: str) -> None:
     pytest.importorskip(engine)
     seen: list[tuple[int, int]] = []
@@ -98,7 +99,9 @@ def test_an_old_python_there(home: Path) -> None:
 
 
 def test_no_engine_there(home: Path) -> None:
-    with pytest.raises(NasError, match=r"user@pi: engine onnxruntime: is not installed here.*pip install 'onnxruntime"):
+    with pytest.raises(
+        NasError, match=r"user@pi: engine onnxruntime: is not installed .*there, pip install 'onnxruntime"
+    ):
         measure_on(HOST, {"a": MODEL}, python=f"{sys.executable} -S")
 
 
