@@ -156,7 +156,7 @@ def _costs(context: Context, device: Device, measure_folder: Path | None) -> Map
             costs = {name: table(lambda layer, name=name: priced(layer)[name]) for name in unrolled.RESOURCES}  # type: ignore[misc]
             cycles = table(lambda layer: priced(layer)["cycles"] / clock_hz)
             return {**costs, "latency_s": cycles, "weight_bytes": table(weight_bytes)}
-        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             prices = layer_prices(device)
             return {name: table(functools.partial(_charged, device, price)) for name, price in prices.items()}
 

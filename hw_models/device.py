@@ -1,25 +1,34 @@
-"""Devices as data: one YAML file each in `devices/`, every number in it with its `source:`."""
+"""Devices as data: one YAML file each, every number in it with its `source:`.
+
+Those that come with hwnas are in `hw_models/devices/`; a user's own, which `nas device add` writes, are in the folder
+that NAS_DEVICES names, `devices` if it does not.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources as package_resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Literal, get_args
 
 import yaml
 
 from hw_models.bit_flexible import BitFlexible
 from hw_models.energy import EnergyTable
+from hw_models.engines import DEFAULT
 from hw_models.fields import Fields, mapping, nearest, require_keys
+from hw_models.fitted import Fitted
 from hw_models.roofline import Roofline
 from hw_models.systolic import Systolic
 from hw_models.unrolled import RESOURCES, unsupported
 from nas.errors import NasError
 from nas.network import Network
 
-Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible", "roofline", "systolic", "microcontroller"]
+Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible", "roofline", "systolic", "microcontroller", "fitted"]
 
 METRICS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("error", "latency_s", "weight_bytes"),
@@ -28,6 +37,7 @@ METRICS: Mapping[Family, tuple[str, ...]] = {
     "roofline": ("error", "latency_s", "weight_bytes", "energy_j"),
     "systolic": ("error", "latency_s", "weight_bytes", "energy_j"),
     "microcontroller": ("error", "latency_s", "weight_bytes", "peak_bytes", "energy_j"),
+    "fitted": ("error", "latency_s", "weight_bytes"),
 }
 """What a device family can tell of a network; all of it is minimised. Of energy, only a device whose file has it."""
 
@@ -39,8 +49,13 @@ _FAMILY_KEYS: Mapping[Family, tuple[str, ...]] = {
     "roofline": ("macs_per_s", "bytes_per_s", "launch_s"),
     "systolic": ("clock_hz", "array", "bytes_per_s"),
     "microcontroller": ("macs_per_s", "bytes_per_s", "launch_s", "flash_bytes", "sram_bytes"),
+    "fitted": ("constant_s", "kernels"),
 }
+_BENCH = ("engine", "host", "python")
+"""What the file of a measured device may have."""
+
 _OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {
+    "onnxruntime": _BENCH,
     "roofline": ("energy",),
     "systolic": ("energy",),
     "microcontroller": ("energy",),
@@ -76,12 +91,16 @@ class Device:
         clock_hz: Clock of an FPGA or an array.
         resources: What an FPGA has.
         threads: CPU threads a model runs on.
+        engine: What runs the models, one of `hw_models.engines.ENGINES`.
+        host: Another machine to measure on, as ssh takes it; None for this one.
+        python: The command that starts Python there.
         array: Array of a bit-flexible processor.
         roofline: Peak rates, of a device that is priced by them.
         systolic: A systolic array and its memory.
         energies: Energy of each operation and byte, where it is known.
         flash_bytes: What a microcontroller has for weights.
         sram_bytes: What a microcontroller has for activations.
+        fitted: Costs of kernels, of a device that is known by a table.
     """
 
     name: str
@@ -94,12 +113,16 @@ class Device:
     clock_hz: float | None = None
     resources: Resources | None = None
     threads: int | None = None
+    engine: str = DEFAULT
+    host: str | None = None
+    python: str = "python3"
     array: BitFlexible | None = None
     roofline: Roofline | None = None
     systolic: Systolic | None = None
     energies: EnergyTable | None = None
     flash_bytes: int | None = None
     sram_bytes: int | None = None
+    fitted: Fitted | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -116,7 +139,12 @@ class Device:
 
 def device_names() -> tuple[str, ...]:
     """Names of all devices, sorted."""
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if _is_device(entry)))
+    return tuple(sorted(_files()))
+
+
+def user_folder() -> Path:
+    """Where a user's own devices are; it need not exist."""
+    return Path(os.environ.get("NAS_DEVICES", "devices"))
 
 
 def load_device(name: str) -> Device:
@@ -132,13 +160,13 @@ def load_device(name: str) -> Device:
 
 def device_text(name: str) -> str:
     """The file of the device of this name: every number with its source."""
-    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return _files()[name].read_text(encoding="utf-8")
 
 
 def unsupported_layers(device: Device, network: Network) -> list[str]:
     """What of a network a device cannot run whatever its bits: one fault for each law, with the layers against it."""
     match device.family:
-        case "onnxruntime" | "bit-flexible" | "roofline" | "systolic" | "microcontroller":
+        case "onnxruntime" | "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             return []
         case "unrolled-fpga":
             faults: dict[str, list[str]] = {}
@@ -172,7 +200,9 @@ def parse_device(name: str, text: str) -> Device:
     widest = max(*weight_bits, *act_bits)
     match family:
         case "onnxruntime":
-            return Device(*common, threads=int(field.number("threads", whole=True, least=1)))
+            threads = int(field.number("threads", whole=True, least=1))
+            engine, host, python = (field.text(key) if key in entries else None for key in _BENCH)
+            return Device(*common, threads=threads, engine=engine or DEFAULT, host=host, python=python or "python3")
         case "unrolled-fpga":
             parts = field.inner("resources", RESOURCES)
             have = Resources(*(int(parts.number(key, whole=True, least=0)) for key in RESOURCES))
@@ -184,6 +214,8 @@ def parse_device(name: str, text: str) -> Device:
             return Device(*common, clock_hz=clock_hz, array=array)
         case "roofline":
             return Device(*common, roofline=_roofline(field, widest), energies=_energies(field, widest))
+        case "fitted":
+            return Device(*common, fitted=_fitted(field))
         case "systolic":
             processor = _systolic(field, widest)
             energies = _energies(field, widest)
@@ -192,6 +224,21 @@ def parse_device(name: str, text: str) -> Device:
             rates, energies = _roofline(field, widest), _energies(field, widest)
             flash, sram = (int(field.number(key, whole=True, least=1)) for key in ("flash_bytes", "sram_bytes"))
             return Device(*common, roofline=rates, energies=energies, flash_bytes=flash, sram_bytes=sram)
+
+
+def _fitted(field: Fields) -> Fitted:
+    costs = mapping(field.sourced("kernels"), f"{field.where}: kernels: value")
+    terms = {kind: _terms(value, f"{field.where}: kernels: {kind}") for kind, value in costs.items()}
+    return Fitted(field.number("constant_s", least=0), terms)
+
+
+def _terms(value: object, where: str) -> tuple[float, float, float]:
+    match value:
+        case [int() | float() as fixed, int() | float() as mac, int() | float() as element]:
+            if 0 <= min(fixed, mac, element) and max(fixed, mac, element) < math.inf:
+                return fixed, mac, element
+    law = "must be three numbers of at least 0, the seconds of a kernel, a MAC and an element"
+    raise NasError(f"{where} {law}; got {value!r}")
 
 
 def _metrics(family: Family, energy: bool) -> tuple[str, ...]:
@@ -220,12 +267,11 @@ def _energies(field: Fields, widest: int) -> EnergyTable | None:
     return EnergyTable(parts.by_unit("mac_j", widest, least=0), *(parts.number(key, least=0) for key in _ENERGIES))
 
 
-def _folder() -> Traversable:
-    return package_resources.files("hw_models") / "devices"
-
-
-def _is_device(entry: Traversable) -> bool:
-    return entry.name.endswith(".yaml")
+def _files() -> dict[str, Traversable]:
+    """The file of each device, by its name; one that comes with hwnas goes before a user's own of the same name."""
+    own, shipped = user_folder(), package_resources.files("hw_models") / "devices"
+    entries = [*(own.iterdir() if own.is_dir() else ()), *shipped.iterdir()]
+    return {entry.name.removesuffix(".yaml"): entry for entry in entries if entry.name.endswith(".yaml")}
 
 
 def _choice(value: object, choices: tuple[Family, ...], where: str) -> Family:

@@ -48,8 +48,9 @@ class Bench:
         )
 
 
-HERE = Bench()
-"""ONNX Runtime on this machine."""
+def bench_of(device: Device) -> Bench:
+    """Where and with what the device's file says that it is measured."""
+    return Bench(device.engine, device.host, device.python)
 
 
 def measured_latencies(
@@ -59,7 +60,7 @@ def measured_latencies(
     seed: int,
     progress: Progress = silent,
     *,
-    bench: Bench = HERE,
+    bench: Bench | None = None,
     int8: bool = False,
 ) -> tuple[dict[str, float], tuple[Campaign, ...]]:
     """Latency of each architecture on a device of the `onnxruntime` family, batch 1.
@@ -73,7 +74,7 @@ def measured_latencies(
         store_path: The device's measurement file, outside of any run so that runs share it.
         seed: Of the random weights and of the order of measuring.
         progress: Called after every round of a campaign.
-        bench: The machine and the engine.
+        bench: The machine and the engine; those of the device's file if not given.
         int8: Whether weights and activations are quantized (`hw_models.quantized_onnx`).
 
     Returns:
@@ -96,12 +97,13 @@ def measured_models(
     seed: int,
     progress: Progress = silent,
     *,
-    bench: Bench = HERE,
+    bench: Bench | None = None,
 ) -> tuple[dict[str, float], tuple[Campaign, ...]]:
     """Latency in seconds of each model, by its key, as `measured_latencies`; a stored model is not even built."""
     if device.threads is None:
         raise NasError(f"device {device.name}: latency is measured on the onnxruntime family only, not {device.family}")
-    store, method = MeasurementStore(store_path), bench.fingerprint(device.threads)
+    bench, store = bench or bench_of(device), MeasurementStore(store_path)
+    method = bench.fingerprint(device.threads)
     stored = store.lookup(models, method)
     missing = {key: build() for key, build in models.items() if key not in stored}
     if missing:

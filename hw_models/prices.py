@@ -26,6 +26,9 @@ def layer_prices(device: Device) -> Mapping[str, Price]:
     if device.family == "bit-flexible":
         assert device.array is not None
         seconds: Price = partial(bit_flexible.layer_latency_s, device=device.array)
+    elif device.family == "fitted":
+        assert device.fitted is not None
+        seconds = device.fitted.layer_latency_s
     else:
         times = layer_times(device)
         seconds = lambda layer: times(layer).latency_s  # noqa: E731

@@ -19,14 +19,13 @@ from scipy.optimize import nnls
 
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Scale, macs
+from nas.kernels import kernels
+from nas.network import Layer, Network
 from predictors.prediction import Prediction
 
 _TERMS = 3
 _PRIOR = 1e-4
 """Precision of the prior on costs, in units of a measurement's."""
-
-Amounts = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -103,42 +102,6 @@ def informative(networks: Sequence[Network], count: int) -> IntArray:
         covariance -= np.outer(spread[best], spread[best]) / (1 + variance[best])
         chosen.append(best)
     return np.sort(np.array(chosen, dtype=np.int64))
-
-
-def kernels(layer: Layer) -> dict[str, Amounts]:
-    """The kinds of kernels that run a layer, each with what it does: 1, MACs, elements read and written.
-
-    Depthwise, pointwise and larger convolutions differ, and so do pools; a sum with ReLU is not a plain sum.
-    """
-    match layer:
-        case Input():
-            return {}
-        case Conv2d():
-            shape = "depthwise" if layer.depthwise else "pointwise" if layer.kernel == 1 else "conv"
-            return _activated(layer, f"{shape}{layer.kernel}")
-        case Linear():
-            return _activated(layer, "linear")
-        case Add():
-            return _activated(layer, "add-relu" if layer.activation == "relu" else "add")
-        case Pool():
-            return {f"{layer.kind}pool{layer.kernel}": _amounts(layer)}
-        case Mean():
-            return {"mean": _amounts(layer)}
-        case Scale():
-            return {"scale": _amounts(layer)}
-
-
-def _activated(layer: Conv2d | Linear | Add, kind: str) -> dict[str, Amounts]:
-    own = {kind: _amounts(layer)}
-    match layer.activation:
-        case "identity" | "relu":
-            return own
-        case "hswish" | "hsigmoid":
-            return own | {layer.activation: (1.0, 0.0, 2.0 * math.prod(layer.out_shape))}
-
-
-def _amounts(layer: Conv2d | Linear | Add | Mean | Pool | Scale) -> Amounts:
-    return 1.0, float(macs(layer)), float(math.prod(layer.in_shape) + math.prod(layer.out_shape))
 
 
 def _sums(network: Network, kinds: Sequence[str]) -> FloatArray:

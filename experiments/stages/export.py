@@ -63,7 +63,7 @@ def export(context: Context, device_name: str, finalize_folder: Path, folder: Pa
         case "onnxruntime":
             chosen = [member for member in members if member["on_front"]]
             atomic_write(folder / "README.md", ONNX_README)
-        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             chosen = [member for member in members if member["on_front"]]
             atomic_write(folder / "README.md", DESIGN_README)
         case "unrolled-fpga":
@@ -85,7 +85,7 @@ def _write(context: Context, device: Device, design: Design, path: Path) -> dict
             return _write_onnx(context, design, path.with_name(f"{path.name}.onnx"))
         case "unrolled-fpga":
             return _write_hls(context, device, design, path)
-        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             return _write_design(context, design, path.with_name(f"{path.name}.npz"))
 
 

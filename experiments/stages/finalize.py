@@ -96,7 +96,7 @@ def layer_costs(design: Design, device: Device) -> dict[str, dict[str, float]]:
         case "unrolled-fpga":
             assert device.clock_hz is not None
             return {name: dict(cost) for name, cost in adder_graph_cost(design, device.clock_hz).layers.items()}
-        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             prices = layer_prices(device).items()
             return {layer.name: {name: price(layer) for name, price in prices} for layer in design.network}
 
@@ -139,7 +139,7 @@ def _deployed_error(design: Design, device: Device, data: Split) -> float:
             logits = predict(to_onnx(design), images).astype(np.float64)
         case "unrolled-fpga":
             logits = reference.run(design, images)
-        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             logits = design_logits(design, images)
     return float((logits.argmax(1) != data.labels.numpy()).mean())
 
@@ -165,7 +165,7 @@ def _measured(
             stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
             totals = [AdderGraphs(costs, device.clock_hz).total() for costs in layers]
             return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
-        case "bit-flexible" | "roofline" | "systolic" | "microcontroller":
+        case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             summed = layer_prices(device)
             totals = [{name: sum(cost[name] for cost in costs.values()) for name in summed} for costs in layers]
             if "peak_bytes" not in device.metrics:

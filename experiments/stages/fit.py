@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.config import Config
 from experiments.context import Context
 from experiments.progress import percent, progress
 from experiments.rundir import atomic_write
@@ -17,13 +18,14 @@ from hw_models.device import load_device
 from hw_models.latency import measured_latencies
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray, distinct, opened, tilted_population
-from nas.network import Network
 from predictors import accuracy, latency
 from predictors.prediction import Prediction, score
 
 ACCURACY = "accuracy.npz"
 LATENCY = "latency.json"
 HELD_OUT = "held_out.npz"
+_DRAWN = 10
+"""Architectures to choose among, for each that is measured."""
 
 
 def fit(context: Context, sample_folder: Path, folder: Path) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def fit(context: Context, sample_folder: Path, folder: Path) -> dict[str, Any]:
 def measure(context: Context, device_name: str, folder: Path) -> dict[str, Any]:
     """Measure architectures of all sizes on a device and fit its latency predictor."""
     device, settings = load_device(device_name), context.config.predictors.latency
-    networks = _architectures(context, settings.samples)
+    genotypes = architectures(context.config, settings.samples)
+    networks = [context.space.lower(genotype).as_float() for genotype in genotypes.tolist()]
     with progress(f"measure {len(networks)} networks on {device_name}", 100) as advance:
         store = context.measurements(device_name)
         found, campaigns = measured_latencies(networks, device, store, context.config.seed, percent(advance))
@@ -54,12 +57,12 @@ def measure(context: Context, device_name: str, folder: Path) -> dict[str, Any]:
     return {**summary, "samples": len(networks), "measured": [campaign.date for campaign in campaigns]}
 
 
-def _architectures(context: Context, count: int) -> list[Network]:
-    rng = np.random.default_rng([context.config.seed, 2])
-    drawn = tilted_population(
-        context.space, 4 * count, rng, opened(context.space, {"resolution", "kernel", "depth", "width"})
-    )
-    return [context.space.lower(genotype).as_float() for genotype in distinct(drawn)[:count].tolist()]
+def architectures(config: Config, count: int) -> IntArray:
+    """Genotypes of the architectures to measure on a device, the most informative of many; shape (n, genes)."""
+    space, rng = config.build_space(), np.random.default_rng([config.seed, 2])
+    shaping = opened(space, {"resolution", "kernel", "depth", "width"})
+    drawn = distinct(tilted_population(space, _DRAWN * count, rng, shaping))
+    return drawn[latency.informative([space.lower(genotype) for genotype in drawn.tolist()], count)]
 
 
 def _split(count: int, held_out: float, seed: int) -> tuple[IntArray, IntArray]:

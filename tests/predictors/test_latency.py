@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from nas.errors import NasError
 from nas.genotype import FloatArray, SearchSpace, random_population
+from nas.kernels import kernels
 from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Scale, macs
 from nas.spaces import MlpChoices, MobileChoices
 from nas.spaces.mobile import Stage
@@ -206,7 +207,7 @@ def test_a_layer_costs_what_its_kind_does() -> None:
 def test_informative_networks_are_those_a_brute_force_design_tells() -> None:
     """Each the most uncertain one given those before, by inverting the information matrix anew every time."""
     drawn = networks("mobile", 60, 3)
-    kinds = sorted({kind for network in drawn for layer in network for kind in latency.kernels(layer)})
+    kinds = sorted({kind for network in drawn for layer in network for kind in kernels(layer)})
     rows = np.array(
         [[1.0, *(_amount(network, kind, term) for kind in kinds for term in range(3))] for network in drawn]
     )
@@ -231,7 +232,7 @@ def test_informative_networks_are_those_a_brute_force_design_tells() -> None:
 
 
 def _amount(network: Network, kind: str, term: int) -> float:
-    return sum(latency.kernels(layer).get(kind, (0.0, 0.0, 0.0))[term] for layer in network)
+    return sum(kernels(layer).get(kind, (0.0, 0.0, 0.0))[term] for layer in network)
 
 
 def test_informative_networks_predict_better_than_as_many_drawn_by_chance() -> None:
