@@ -50,6 +50,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "latency": Benchmark(
         "Latency predictors on published tables: a new device from ten measurements", "latency", "latency"
     ),
+    "latency-local": Benchmark(
+        "Latency on this machine: subnets at 224 pixels from 30 measured ones", "latency_local", "local"
+    ),
     "dqa": Benchmark("Activations of few bits without training: DQA beside direct quantization", "dqa", "measure"),
     "fpga": Benchmark("FPGA designs: folding chosen by an integer program", "fpga", "fpga"),
 }  # fmt: skip
