@@ -235,7 +235,7 @@ def _fitted(field: Fields) -> Fitted:
 def _terms(value: object, where: str) -> tuple[float, float, float]:
     match value:
         case [int() | float() as fixed, int() | float() as mac, int() | float() as element]:
-            if 0 <= min(fixed, mac, element) and max(fixed, mac, element) < math.inf:
+            if min(fixed, mac, element) >= 0 and max(fixed, mac, element) < math.inf:
                 return fixed, mac, element
     law = "must be three numbers of at least 0, the seconds of a kernel, a MAC and an element"
     raise NasError(f"{where} {law}; got {value!r}")
