@@ -56,7 +56,7 @@ def _torch() -> Engine:
 ENGINES: Mapping[str, Callable[[], Engine]] = {"onnxruntime": _onnxruntime, "openvino": _openvino, "torch": _torch}
 
 REQUIREMENTS: Mapping[str, str] = {
-    "onnxruntime": "'onnxruntime>=1.32,<1.33'",
+    "onnxruntime": "'onnxruntime>=1.19'",
     "openvino": "'openvino>=2026.4,<2027' (the extra of hwnas[openvino])",
     "torch": "'torch>=2.9,<3' 'onnx>=1.23,<1.24'",
 }

@@ -35,9 +35,9 @@ from nas.network import (
     weight_count,
 )
 
-OPSET = 25
-"""The first opset whose DequantizeLinear reads INT2."""
-IR_VERSION = 13
+_FORMATS = {2: (25, 13), 4: (21, 10), 8: (17, 8), 16: (21, 10), FLOAT_BITS: (17, 8)}
+"""By storage bits, the opset and IR version whose DequantizeLinear reads them: a file asks for no newer engine than its
+weights need, since those of boards are years old."""
 
 _INTEGERS = {2: TensorProto.INT2, 4: TensorProto.INT4, 8: TensorProto.INT8, 16: TensorProto.INT16}
 
@@ -51,6 +51,8 @@ def to_onnx(design: Design) -> bytes:
     graph = _Graph(design)
     for layer in design.network:
         graph.add(layer)
+    widths = {storage_bits(layer.precision.weight_bits) for layer in design.network.weighted}
+    opset, ir_version = max(_FORMATS[bits] for bits in widths | {FLOAT_BITS})
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -60,8 +62,8 @@ def to_onnx(design: Design) -> bytes:
             graph.initializers,
         ),
         producer_name="hwnas",
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=ir_version,
     )
     onnx.checker.check_model(model, full_check=True)
     serialized: bytes = model.SerializeToString(deterministic=True)
