@@ -98,7 +98,7 @@ def _stage(name: str, config: Config, slices: tuple[str, ...], *inputs: Stage, s
     """A stage; of a device, its name is the `suffix` and what its file says belongs to the settings."""
     settings = json.loads(config.slice(*slices))
     if suffix:
-        settings["device"] = asdict(load_device(suffix))
+        settings["device"] = {key: value for key, value in asdict(load_device(suffix)).items() if value is not None}
     label = f"{name}-{suffix}" if suffix else name
     return Stage(label, VERSIONS[name], json.dumps(settings, sort_keys=True), inputs)
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, ValidationInfo, fie
 from experiments.strict import Fault, Section, faults, suggest
 from experiments.units import FRACTION, dimension_of, quantity
 from fpga.tools import find
-from hw_models.device import METRICS, load_device, unsupported_layers
+from hw_models.device import load_device, unsupported_layers
 from nas.errors import NasError
 from nas.genotype import SearchSpace
 from nas.spaces.precision import PrecisionChoices
@@ -75,8 +75,9 @@ def _not_a_metric(metric: str, info: ValidationInfo) -> str | None:
     if "name" not in info.data:
         return None
     device = load_device(info.data["name"])
-    metrics = METRICS[device.family]
-    return None if metric in metrics else f"no metric of {device.name}: {metric!r}; {suggest(metric, metrics)}"
+    if metric in device.metrics:
+        return None
+    return f"no metric of {device.name}: {metric!r}; {suggest(metric, device.metrics)}"
 
 
 def _limit(metric: str, value: object, info: ValidationInfo) -> Limit:

@@ -64,7 +64,7 @@ class Candidates:
         subnet = training.specialise(context.space.lower(genotype))
         fine_tune(subnet, training.full_subnet(), data.train, context.fine_tuning(), context.config.seed + origin)
         row = np.array([genotype])
-        costs = {name: float(cost(row)[0]) for name, cost in self.problem.additive.items()}
+        costs = {name: float(cost(row)[0]) for name, cost in self.problem.priced.items()}
         return {"error": error(subnet, data.validation), **costs}
 
 

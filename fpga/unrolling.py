@@ -27,10 +27,6 @@ SOLVER = {"search_all_decompose_dc": False}
 """The full search is 8 times slower and at most 1 % better."""
 
 
-class TooLarge(NasError):
-    """The network is too large to be unrolled as a whole."""
-
-
 @dataclass(frozen=True)
 class Logic:
     """From the input to some layers' outputs.
@@ -81,11 +77,16 @@ def pipelined(comb: CombLogic) -> Pipeline:
     return to_pipeline(comb, LEVELS_PER_CYCLE, retiming=False, verbose=False)
 
 
+def products(design: Design) -> int:
+    """Non-zero weights, each counted once per position: what unrolling makes hardware of."""
+    return sum(design.nonzeros(layer.name) * _positions(layer.out_shape) for layer in design.network.weighted)
+
+
 def _require_small(design: Design) -> None:
-    products = sum(design.nonzeros(layer.name) * _positions(layer.out_shape) for layer in design.network.weighted)
-    if products > LARGEST_PRODUCTS:
-        raise TooLarge(
-            f"the network has {products} non-zero weights, each counted once per position, above {LARGEST_PRODUCTS}: "
+    count = products(design)
+    if count > LARGEST_PRODUCTS:
+        raise NasError(
+            f"the network has {count} non-zero weights, each counted once per position, above {LARGEST_PRODUCTS}: "
             "too many to unroll; take fewer channels or positions, or prune more"
         )
 

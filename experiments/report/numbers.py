@@ -37,7 +37,7 @@ class Scale:
         if not self.unit or self.unit == "B":
             return f"{scaled:,.0f}".replace(",", THIN) + (f"{THIN}B" if self.unit else "")
         whole = abs(scaled - round(scaled)) <= 1e-9 * abs(scaled)
-        return f"{scaled:.0f}{THIN}{self.unit}" if whole else f"{scaled:#.3g}{THIN}{self.unit}"
+        return f"{scaled:.0f}{THIN}{self.unit}" if whole else f"{f'{scaled:#.3g}'.removesuffix('.')}{THIN}{self.unit}"
 
 
 def name(metric: str) -> str:

@@ -16,7 +16,7 @@ from experiments.rundir import atomic_write
 from experiments.stages.finalize import load_members, member_design
 from fpga import hls, rtl
 from fpga.tools import ToolError
-from fpga.unrolling import TooLarge
+from fpga.unrolling import products
 from hw_models.device import Device, load_device
 from hw_models.onnx_model import to_onnx
 from hw_models.onnx_runtime import predict
@@ -47,6 +47,8 @@ Each `.npz` holds the weights, biases and fixed-point formats of a network, as `
 _TESTBENCH = 256
 """Images that lie beside the RTL for its testbench."""
 _SIMULATION_S = 600.0
+_MOST_PRODUCTS = 5000
+"""Non-zero weights times positions up to which compiling the RTL's simulation takes about a minute."""
 
 TOLERANCE = 1e-4
 """Largest difference of an ONNX model's logits from torch's, relative to the largest logit."""
@@ -127,11 +129,15 @@ def _write_hls(context: Context, device: Device, design: Design, path: Path) -> 
 
 
 def _write_rtl(design: Design, part: str, clock_hz: float, path: Path, images: FloatArray) -> dict[str, Any]:
-    """Beside the hls4ml project the RTL, verified with Verilator; `missing` says why that could not be."""
+    """Beside the hls4ml project the RTL, verified with Verilator; `missing` says why that was not done."""
+    count = products(design)
+    if count > _MOST_PRODUCTS:
+        law = f"{count} non-zero weights times positions, above {_MOST_PRODUCTS}, take long to simulate"
+        return {"missing": f"{law}; `nas fpga synth` does it"}
     try:
         project = rtl.emit(design, path / "rtl", part, clock_hz, images[:_TESTBENCH])
         return asdict(_equal(path, "RTL", rtl.compare(design, project, images, _SIMULATION_S)))
-    except (TooLarge, ToolError) as error:
+    except ToolError as error:
         return {"missing": str(error)}
 
 
