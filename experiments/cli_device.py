@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from experiments.device_files import Known
@@ -33,7 +33,7 @@ def list_devices(
     if as_json:
         typer.echo(json.dumps([asdict(device) for device in known], indent=2))
         return
-    table = Table("name", "what it is", "weight bits", "activation bits", "objectives")
+    table = Table(Column("name", no_wrap=True), "what it is", "weight bits", "activation bits", "objectives")
     for device in known:
         bits = (_widths(device.weight_bits), _widths(device.act_bits))
         table.add_row(device.name, device.title, *bits, ", ".join(device.objectives))
