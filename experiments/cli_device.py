@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from experiments.device_files import Known
@@ -33,10 +34,11 @@ def list_devices(
     if as_json:
         typer.echo(json.dumps([asdict(device) for device in known], indent=2))
         return
-    table = Table(Column("name", no_wrap=True), "what it is", "weight bits", "activation bits", "objectives")
+    table = Table(Column("name", no_wrap=True), "what it is", show_lines=True)
     for device in known:
-        bits = (_widths(device.weight_bits), _widths(device.act_bits))
-        table.add_row(device.name, device.title, *bits, ", ".join(device.objectives))
+        bits = f"weights {_widths(device.weight_bits)} bits, activations {_widths(device.act_bits)}"
+        about = Text(f"{bits}; minimises {', '.join(device.objectives)}", "dim")
+        table.add_row(device.name, Text(f"{device.title}\n") + about)
     Console().print(table)
 
 
