@@ -1,4 +1,4 @@
-"""The commands `nas predictor fit` and `nas predictor score`."""
+"""The commands `nas predictor fit`, `score` and `few-shot`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nas.errors import NasError
+
 if TYPE_CHECKING:
+    from experiments.few_shot_files import Answer
     from predictors.prediction import Score
 
 app = typer.Typer(name="predictor", help="Predict a column of any table of networks from others.", no_args_is_help=True)
@@ -39,7 +42,7 @@ def fit(
     """
     from experiments import predictor_files
 
-    names = None if features is None else [name.strip() for name in features.split(",")]
+    names = None if features is None else _names(features)
     columns, base = predictor_files.read(table), None
     if pretrain is not None:
         floats = predictor_files.read(pretrain)
@@ -63,6 +66,69 @@ def score(
     predictor, columns = predictor_files.load(folder), predictor_files.read(table)
     truth = numbers(columns, predictor.target, str(table))
     _print(f"{predictor.target}: {table}", score_of(predictor.predict(columns, str(table)), truth), as_json)
+
+
+@app.command("few-shot")
+def transfer(
+    table: TablePath,
+    known: Annotated[str, typer.Option(help="Columns of latencies on known devices, separated by commas.")],
+    choose: Annotated[int | None, typer.Option(help="Networks to choose for measuring on a new device.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The new device's column of latencies, blank where not measured.")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="Columns that describe the networks, separated by commas; all others if left out."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file for the predictions, with --target.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws; the same for choosing and fitting.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a new device from some ten measurements and what known devices say of the same networks.
+
+    With --choose, prints the rows to measure, the most telling first; row 1 is the first below the header. With
+    --target and --out, predicts every row from the measured ones, with 90 % intervals, and scores measured rows left
+    out in turn. Known devices may have different units; predictions are in that of the measurements.
+    """
+    from experiments import few_shot_files, predictor_files
+
+    if (choose is None) == (target is None) or (target is None) != (out is None):
+        raise NasError("nas predictor few-shot: takes either --choose, or --target and --out; give one of the two")
+    if out is not None:
+        few_shot_files.require_new(out, table)
+    columns, place = predictor_files.read(table), str(table)
+    names = None if features is None else _names(features)
+    learned, described = few_shot_files.learn(columns, _names(known), target, names, seed, place)
+    if choose is not None:
+        rows = few_shot_files.choose(learned, choose, seed, place).tolist()
+        _print_rows([{"row": row + 1, **{name: columns[name][row] for name in described}} for row in rows], as_json)
+    if target is not None and out is not None:
+        answer = few_shot_files.fit(learned, columns, target, seed, place)
+        few_shot_files.write(answer, out)
+        _print_answer(target, answer, out, as_json)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _print_rows(rows: list[dict[str, object]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, default=str))
+        return
+    for row in rows:
+        typer.echo("\t".join(map(str, row.values())))
+
+
+def _print_answer(target: str, answer: Answer, out: Path, as_json: bool) -> None:
+    measured, count = len(answer.rows), len(answer.measured)
+    if as_json:
+        scored = None if answer.score is None else asdict(answer.score)
+        typer.echo(json.dumps({"measured": measured, "rows": count, "left_out": scored}, indent=2))
+        return
+    if answer.score is not None:
+        _print(f"{target}: measured rows, left out in turn", answer.score, as_json)
+    typer.echo(f"{measured} of {count} rows measured; written: {out}")
 
 
 def _print(title: str, scored: Score, as_json: bool) -> None:
