@@ -31,6 +31,7 @@ from experiments.stages.fit import fit, measure
 from experiments.stages.sample import sample
 from experiments.stages.search import Folders, search
 from experiments.stages.train import train
+from experiments.targets import Limit
 from experiments.workers import parallel
 from fpga.adders import adder_graph_cost
 from fpga.reference import run as integer_reference
@@ -543,7 +544,7 @@ def test_what_no_finalist_satisfies_is_told_without_the_test_split(finished: Fin
     opened = open_run(copied / "tiny")
     device, at = opened.plan.device("zu3eg"), opened.context.run.stage_dir
     members = load_members(at(device.finalize))
-    impossible = device.target.model_copy(update={"constraints": {"error": 1e-4}})
+    impossible = device.target.model_copy(update={"constraints": {"error": Limit(1e-4)}})
     with pytest.raises(NasError, match="no finalist satisfies the constraints as measured") as told:
         finalize(opened.context, impossible, at(opened.plan.train), at(device.search), at(device.finalize))
     assert f"error {min(m['validation_error'] for m in members):g}" in str(told.value)
