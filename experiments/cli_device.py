@@ -74,7 +74,7 @@ def explain(
 
 
 Config = Annotated[Path, typer.Option(help="The YAML file whose search space the networks come from.")]
-Samples = Annotated[int, typer.Option(help="Networks to measure, the most informative of many.")]
+Samples = Annotated[int, typer.Option(help="Networks to measure, half of them the most informative of many.")]
 Runs = Annotated[Path, typer.Option(help="Folder of runs, in which measurements are kept.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

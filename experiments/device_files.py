@@ -64,7 +64,7 @@ def add_measured(
         config: Gives the space and the seed.
         bench: The machine and the engine.
         threads: Of the engine.
-        samples: Networks to measure, the most informative of many.
+        samples: Networks to measure, half of them the most informative of many.
         runs: Folder of runs, in which measurements are kept.
         progress: Called after every round.
 
@@ -82,7 +82,7 @@ def add_measured(
 
 
 def measured(device: Device, config: Config, samples: int, runs: Path, progress: Progress) -> Known:
-    """Latencies of the most informative networks of a config's space; what is stored is not measured again."""
+    """Latencies of networks of a config's space, chosen as `add_measured` does; what is stored is not measured again."""
     return _measured(device, config, samples, runs, progress)[0]
 
 
