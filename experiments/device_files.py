@@ -82,7 +82,7 @@ def add_measured(
 
 
 def measured(device: Device, config: Config, samples: int, runs: Path, progress: Progress) -> Known:
-    """Latencies of networks of a config's space, chosen as `add_measured` does; what is stored is not measured again."""
+    """Latencies of networks chosen as `add_measured` does, in seconds; what is stored is not measured again."""
     return _measured(device, config, samples, runs, progress)[0]
 
 
