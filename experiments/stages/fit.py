@@ -68,7 +68,8 @@ def architectures(config: Config, count: int) -> IntArray:
     drawn = distinct(tilted_population(space, _DRAWN * count, rng, shaping))
     telling = latency.informative([space.lower(genotype) for genotype in drawn.tolist()], count // 2)
     others = np.setdiff1d(np.arange(len(drawn)), telling)[: count - len(telling)]
-    return drawn[np.union1d(telling, others)]
+    chosen: IntArray = drawn[np.union1d(telling, others)]
+    return chosen
 
 
 def _split(count: int, held_out: float, seed: int) -> tuple[IntArray, IntArray]:

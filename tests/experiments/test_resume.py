@@ -35,6 +35,13 @@ def wait_for(line: str, process: subprocess.Popen[str]) -> list[str]:
     raise AssertionError(f"ended without {line!r}:\n{''.join(seen)}")
 
 
+def wait_for_file(runs: Path, pattern: str) -> list[Path]:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := list(runs.glob(pattern))) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return found
+
+
 def outcome(runs: Path) -> dict[str, list[dict[str, Any]]]:
     opened = open_run(runs / "tiny")
     assert set(opened.states().values()) == {"done"}
@@ -64,9 +71,7 @@ def until_gone(leader: int) -> list[int]:
 def killed_in_mid_training(runs: Path) -> None:
     """Start a run and kill it, -9, once there is a checkpoint to go on from and before training has ended."""
     process = launched(runs)
-    deadline = time.monotonic() + PATIENCE_S
-    while not (kept := list(runs.glob("tiny/train-*/checkpoint.pt"))) and time.monotonic() < deadline:
-        time.sleep(0.002)
+    kept = wait_for_file(runs, "tiny/train-*/checkpoint.pt")
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert until_gone(process.pid) == []
@@ -124,6 +129,7 @@ def test_interrupted_in_train_sample_and_finalize_it_goes_on(measured_only: Path
             assert second.exit_code == 2
             assert f"process {process.pid} is working on this run; wait for it or stop it" in second.stderr
             os.killpg(process.pid, signal.SIGCONT)
+            wait_for_file(measured_only, "tiny/train-*/metrics.jsonl")  # imports of others may swallow an interrupt
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE_S)
