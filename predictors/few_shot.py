@@ -106,7 +106,7 @@ def learn(latencies: FloatArray, features: FloatArray, groups: IntArray, seed: i
 
 def choose(known: Known, count: int, among: IntArray, seed: int) -> IntArray:
     """Networks to measure on a new device, shape (count,), chosen out of up to 1000 drawn from the rows `among`."""
-    pool = np.random.default_rng(seed).permutation(among)[:_POOL]
+    pool = np.random.default_rng(seed).permutation(among)[: max(_POOL, count)]
     return least_variance(known.basis, known.theta, count, pool)
 
 
