@@ -1,6 +1,7 @@
 """A tiny config, and what tests ask of runs of it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,5 +124,11 @@ def launched(runs: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [str(NAS), "run", str(TINY), "--runs", str(runs), *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
-    )
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment,
+        preexec_fn=_interruptible,
+    )  # fmt: skip
+
+
+def _interruptible() -> None:
+    """A shell that starts the tests in the background has them, and all they start, ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
