@@ -24,13 +24,14 @@ from nas.network import Layer, Network
 from predictors.prediction import Prediction
 
 _TERMS = 3
+_FOLDS = 5
 _PRIOR = 1e-4
 """Precision of the prior on costs, in units of a measurement's."""
 
 
 @dataclass(frozen=True)
 class LatencyPredictor:
-    """Seconds per kind of kernel: `costs[kind]` is (fixed, per MAC, per element); `spread` is the relative residual."""
+    """Seconds per kind of kernel: `costs[kind]` is (fixed, per MAC, per element); `spread` is the relative error."""
 
     constant: float
     costs: dict[str, tuple[float, float, float]]
@@ -69,16 +70,28 @@ def load(path: Path) -> LatencyPredictor:
 
 
 def fit(networks: Sequence[Network], latencies: FloatArray) -> LatencyPredictor:
-    """Fit to measured latencies in seconds, shape (n,), by non-negative least squares of the relative error."""
+    """Fit to measured latencies in seconds, shape (n,), by non-negative least squares of the relative error.
+
+    The spread is that of networks left out of the fit, a fifth at a time: with few of them a fit has none.
+    """
     kinds = sorted({kind for network in networks for layer in network for kind in kernels(layer)})
     features = np.stack([_sums(network, kinds) for network in networks])
+    weights, parts = _weights(features, latencies), np.arange(len(latencies)) % _FOLDS
+    costs = {k: tuple(weights[1 + _TERMS * i : 1 + _TERMS * (i + 1)].tolist()) for i, k in enumerate(kinds)}
+    off = np.zeros(len(latencies))
+    for part in np.unique(parts):
+        held, kept = parts == part, parts != part
+        if kept.any():
+            off[held] = features[held] @ _weights(features[kept], latencies[kept]) / latencies[held] - 1
+    return LatencyPredictor(float(weights[0]), costs, math.sqrt(float(off @ off) / len(off)))
+
+
+def _weights(features: FloatArray, latencies: FloatArray) -> FloatArray:
+    """Seconds per unit of each feature, none negative, shape (columns,)."""
     scale: FloatArray = np.maximum(features.max(axis=0), 1.0)
     fitted, _ = nnls(features / scale / latencies[:, None], np.ones(len(latencies)))
     weights: FloatArray = fitted / scale
-    residual = features @ weights / latencies - 1
-    freedom = max(1, len(latencies) - int(np.count_nonzero(weights)))
-    costs = {k: tuple(weights[1 + _TERMS * i : 1 + _TERMS * (i + 1)].tolist()) for i, k in enumerate(kinds)}
-    return LatencyPredictor(float(weights[0]), costs, math.sqrt(float(residual @ residual) / freedom))
+    return weights
 
 
 def informative(networks: Sequence[Network], count: int) -> IntArray:
