@@ -1,7 +1,8 @@
 """How much of each layer runs at once, chosen by an integer program under the device's resources.
 
 One option per layer, one sum per resource: a multiple-choice program (HAO: Dong et al., FCCM 2021, arXiv 2104.12766),
-solved by the programs of `nas.search`. Every coefficient is an integer, so nothing is lost by rounding.
+solved by the programs of `nas.search`. Every coefficient is an integer, so nothing is lost by rounding. Pipelined, most
+questions need no program: the options that take the least of the device within an interval fit as they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import bisect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from operator import truediv
 from typing import Literal
 
 import numpy as np
@@ -22,13 +24,16 @@ from nas.errors import NasError
 from nas.genotype import FloatArray, Gene, IntArray
 from nas.network import Input, Network
 from nas.problem import Constraint, Problem
-from nas.search.archive import Archive, Proof
+from nas.search.archive import Archive, Proof, Status
 from nas.search.infeasible import Infeasible, explain
 from nas.search.programs import Programs
 from nas.tables import AdditiveCost, AdditiveTable
 
 Schedule = Literal["pipelined", "sequential"]
 """All layers at once, each on its own input: the slowest one counts; or one after the other: their sum counts."""
+
+_NOTHING = 1e-9
+"""For a device without some resource: whatever takes of it is dearer than all else."""
 
 _ROUNDING = 1e-6
 """A solver's bound on a whole number may be off by as much."""
@@ -123,6 +128,30 @@ def choose(
     return question.pipelined() if schedule == "pipelined" else question.sequential()
 
 
+def cheapest(
+    options: Mapping[str, Sequence[Option]], resources: Resources, interval: float = math.inf
+) -> dict[str, Option]:
+    """Of each layer's options within an interval of cycles the one that takes the least of the device.
+
+    That is the least sum of the shares of each resource; there must be an option within the interval.
+    """
+    have = [max(getattr(resources, name), _NOTHING) for name in RESOURCES]
+
+    def share(option: Option) -> tuple[float, int]:
+        return sum(map(truediv, option.resources, have)), option.cycles
+
+    return {
+        name: min((option for option in several if option.cycles <= interval), key=share)
+        for name, several in options.items()
+    }
+
+
+def fits(chosen: Mapping[str, Option], resources: Resources) -> bool:
+    """Whether the options of all layers together stay within the resources."""
+    used = np.sum([option.resources for option in chosen.values()], axis=0)
+    return all(use <= getattr(resources, name) for name, use in zip(RESOURCES, used.tolist(), strict=True))
+
+
 @dataclass(frozen=True)
 class _Foldings:
     """A gene per layer, a choice per option."""
@@ -146,7 +175,7 @@ class _Question:
     resources: Resources
     effort: float
 
-    @property
+    @cached_property
     def problem(self) -> Problem:
         genes = tuple(Gene(name, "width", tuple(map(float, range(len(o))))) for name, o in self.options.items())
         sums = {"cycles": self._sum(lambda option: option.cycles)}
@@ -177,16 +206,15 @@ class _Question:
 
         A maximum in the objective bounds a linear relaxation badly; a fixed interval needs none.
         """
-        problem = self.problem
         intervals = sorted({option.cycles for several in self.options.values() for option in several})
         slowest = max(min(option.cycles for option in several) for several in self.options.values())
         best: Mapping[str, Option] | None = None
         low, high, open_ = bisect.bisect_left(intervals, slowest), len(intervals), None
         while low < high:
             middle = (low + high) // 2
-            proof, chosen = self._solved(replace(problem, allowed=self._within(intervals[middle])), {})
+            status, chosen = self._fitting(intervals[middle])
             if chosen is None:
-                open_ = None if proof.status == "infeasible" else (open_ or intervals[middle])
+                open_ = None if status == "infeasible" else (open_ or intervals[middle])
                 low = middle + 1
             else:
                 best = chosen
@@ -194,6 +222,14 @@ class _Question:
         if best is None:
             return self._shortage(open_ is None)
         return Folding(best, "pipelined", intervals[high], open_ or intervals[high])
+
+    def _fitting(self, interval: int) -> tuple[Status, Mapping[str, Option] | None]:
+        """Options within an interval that fit: those that take the least if they do, or else by a program."""
+        least = cheapest(self.options, self.resources, interval)
+        if fits(least, self.resources):
+            return "feasible", least
+        proof, chosen = self._solved(replace(self.problem, allowed=self._within(interval)), {})
+        return proof.status, chosen
 
     def _within(self, interval: int) -> tuple[tuple[int, ...], ...]:
         return tuple(
