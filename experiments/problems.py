@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Protocol
@@ -15,6 +15,7 @@ import numpy as np
 from experiments.context import Context
 from experiments.stages.fit import ACCURACY, LATENCY
 from experiments.targets import Target
+from fpga.folded import FOLDED, folded_costs
 from hw_models import unrolled
 from hw_models.device import Device, load_device
 from hw_models.memory import peak_cost
@@ -52,22 +53,38 @@ def on_device(context: Context, device: Device, target: Target, errors: Errors, 
     """The problem of a device under a target's objectives and limits, with errors that devices may share."""
     costs = _costs(context, device, measure_folder)
     asked, metrics = _predicted(limits(target, device), target, measure_folder), device.metrics
-    peaks = _peaks(context, device)
-    evaluate, choices = evaluation(errors, {**costs, **peaks}, metrics), allowed(context.space, device)
+    peaks, nested = _peaks(context, device), _nested(context.space, device)
+    evaluate, choices = evaluation(errors, {**costs, **peaks}, metrics, nested), allowed(context.space, device)
     return Problem(context.space, metrics, evaluate, target.objectives, asked, choices, costs, peaks)
 
 
+@dataclass(frozen=True)
+class Nested:
+    """Costs that are found network by network: their names, and canonical genotypes to shape (n, names)."""
+
+    names: tuple[str, ...]
+    costs: Callable[[IntArray], FloatArray]
+
+
+NONE = Nested((), lambda population: np.zeros((len(population), 0)))
+
+
 def evaluation(
-    predictor: Errors, costs: Mapping[str, AdditiveCost | PipelinedCost], metrics: tuple[str, ...]
+    predictor: Errors,
+    costs: Mapping[str, AdditiveCost | PipelinedCost],
+    metrics: tuple[str, ...],
+    nested: Nested = NONE,
 ) -> Callable[[IntArray], FloatArray]:
     """Canonical genotypes, shape (n, genes), to `error` and the costs, the columns as in `metrics`."""
     sums = {name: cost for name, cost in costs.items() if isinstance(cost, AdditiveCost)}
     peaks = {name: cost for name, cost in costs.items() if isinstance(cost, PipelinedCost)}
-    joined, order = stacked(list(sums.values())), [("error", *sums, *peaks).index(name) for name in metrics]
+    joined, columns = stacked(list(sums.values())), ("error", *sums, *peaks, *nested.names)
+    order = [columns.index(name) for name in metrics]
 
     def evaluate(population: IntArray) -> FloatArray:
         largest = [cost(population) for cost in peaks.values()]
-        return np.column_stack([predictor.mean(population), joined(population), *largest])[:, order]
+        found = [predictor.mean(population), joined(population), *largest, nested.costs(population)]
+        return np.column_stack(found)[:, order]
 
     return evaluate
 
@@ -156,6 +173,8 @@ def _costs(context: Context, device: Device, measure_folder: Path | None) -> Map
             costs = {name: table(lambda layer, name=name: priced(layer)[name]) for name in unrolled.RESOURCES}  # type: ignore[misc]
             cycles = table(lambda layer: priced(layer)["cycles"] / clock_hz)
             return {**costs, "latency_s": cycles, "weight_bytes": table(weight_bytes)}
+        case "folded-fpga":
+            return {"weight_bytes": table(weight_bytes)}
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             prices = layer_prices(device)
             return {name: table(functools.partial(_charged, device, price)) for name, price in prices.items()}
@@ -166,6 +185,19 @@ def _peaks(context: Context, device: Device) -> Mapping[str, PipelinedCost]:
     if "peak_bytes" in device.metrics:
         return {"peak_bytes": peak_cost(context.space, context.tables)}
     return {}
+
+
+def _nested(space: SearchSpace, device: Device) -> Nested:
+    """The costs of each network's best folding, on a device that folds."""
+    if device.family != "folded-fpga":
+        return NONE
+    cost = folded_costs(device)
+
+    def costs(population: IntArray) -> FloatArray:
+        found = [cost(space.lower(genotype)) for genotype in population.tolist()]
+        return np.array([[one[name] for name in FOLDED] for one in found]).reshape(-1, len(FOLDED))
+
+    return Nested(FOLDED, costs)
 
 
 def _unrolled(device: Device, layer: Layer) -> Mapping[str, float]:

@@ -130,5 +130,5 @@ def require_operations(targets: Sequence[Target], space: SearchSpace) -> None:
 
 def require_tools(targets: Sequence[Target]) -> None:
     """Refuse a run whose FPGA designs could not be verified for want of a compiler."""
-    if any(load_device(target.name).family == "unrolled-fpga" for target in targets):
+    if any(load_device(target.name).resources for target in targets):
         find("g++")

@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from operator import truediv
-from typing import Literal
 
 import numpy as np
 
 from fpga.folding_options import Option, layer_options
-from hw_models.device import Device, Resources
+from hw_models.device import Device, Resources, Schedule
 from hw_models.unrolled import RESOURCES
 from nas.errors import NasError
 from nas.genotype import FloatArray, Gene, IntArray
@@ -28,9 +27,6 @@ from nas.search.archive import Archive, Proof, Status
 from nas.search.infeasible import Infeasible, explain
 from nas.search.programs import Programs
 from nas.tables import AdditiveCost, AdditiveTable
-
-Schedule = Literal["pipelined", "sequential"]
-"""All layers at once, each on its own input: the slowest one counts; or one after the other: their sum counts."""
 
 _NOTHING = 1e-9
 """For a device without some resource: whatever takes of it is dearer than all else."""

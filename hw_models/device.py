@@ -1,7 +1,8 @@
 """Devices as data: one YAML file each, every number in it with its `source:`.
 
 Those that come with hwnas are in `hw_models/devices/`; a user's own, which `nas device add` writes, are in the folder
-that NAS_DEVICES names, `devices` if it does not.
+that NAS_DEVICES names, `devices` if it does not. A file that says `like: NAME` has the entries of that device's file
+where it has none of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources as package_resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import yaml
 
@@ -28,11 +29,16 @@ from hw_models.unrolled import RESOURCES, unsupported
 from nas.errors import NasError
 from nas.network import Network
 
-Family = Literal["onnxruntime", "unrolled-fpga", "bit-flexible", "roofline", "systolic", "microcontroller", "fitted"]
+Family = Literal[
+    "onnxruntime", "unrolled-fpga", "folded-fpga", "bit-flexible", "roofline", "systolic", "microcontroller", "fitted"
+]
+Schedule = Literal["pipelined", "sequential"]
+"""All layers at once, each on its own input: the slowest one counts; or one after the other: their sum counts."""
 
 METRICS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("error", "latency_s", "weight_bytes"),
     "unrolled-fpga": ("error", "latency_s", "weight_bytes", "lut", "ff", "dsp", "bram"),
+    "folded-fpga": ("error", "latency_s", "interval_s", "weight_bytes", "lut", "ff", "dsp", "bram"),
     "bit-flexible": ("error", "latency_s", "weight_bytes"),
     "roofline": ("error", "latency_s", "weight_bytes", "energy_j"),
     "systolic": ("error", "latency_s", "weight_bytes", "energy_j"),
@@ -41,10 +47,13 @@ METRICS: Mapping[Family, tuple[str, ...]] = {
 }
 """What a device family can tell of a network; all of it is minimised. Of energy, only a device whose file has it."""
 
+_Name = TypeVar("_Name", bound=str)
+
 _COMMON_KEYS = ("family", "title", "weight_bits", "act_bits", "objectives")
 _FAMILY_KEYS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("threads",),
     "unrolled-fpga": ("part", "clock_hz", "resources"),
+    "folded-fpga": ("part", "clock_hz", "resources", "schedule"),
     "bit-flexible": ("clock_hz", "array"),
     "roofline": ("macs_per_s", "bytes_per_s", "launch_s"),
     "systolic": ("clock_hz", "array", "bytes_per_s"),
@@ -56,7 +65,7 @@ _BENCH = ("engine", "host", "python")
 
 _OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": _BENCH,
-    "roofline": ("energy",),
+    "roofline": ("energy", "sparse_macs_per_s"),
     "systolic": ("energy",),
     "microcontroller": ("energy",),
 }
@@ -90,6 +99,7 @@ class Device:
         part: FPGA part, as vendor tools name it.
         clock_hz: Clock of an FPGA or an array.
         resources: What an FPGA has.
+        schedule: How the layers of a folded design take turns.
         threads: CPU threads a model runs on.
         engine: What runs the models, one of `hw_models.engines.ENGINES`.
         host: Another machine to measure on, as ssh takes it; None for this one.
@@ -112,6 +122,7 @@ class Device:
     part: str | None = None
     clock_hz: float | None = None
     resources: Resources | None = None
+    schedule: Schedule | None = None
     threads: int | None = None
     engine: str = DEFAULT
     host: str | None = None
@@ -168,7 +179,7 @@ def unsupported_layers(device: Device, network: Network) -> list[str]:
     match device.family:
         case "onnxruntime" | "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             return []
-        case "unrolled-fpga":
+        case "unrolled-fpga" | "folded-fpga":
             faults: dict[str, list[str]] = {}
             for layer in network:
                 if reason := unsupported(layer):
@@ -186,11 +197,10 @@ def parse_device(name: str, text: str) -> Device:
     Raises:
         NasError: A key is unknown or missing, or a number is out of range or without a source.
     """
-    try:
-        entries = mapping(yaml.safe_load(text), f"device {name}")
-    except yaml.YAMLError as error:
-        raise NasError(f"device {name}: is not valid YAML: {error}") from error
-    family = _choice(entries.get("family"), get_args(Family), f"device {name}: family")
+    entries = _entries(name, text)
+    if "like" in entries:
+        entries = _liked(name, entries.pop("like")) | entries
+    family: Family = _choice(entries.get("family"), get_args(Family), f"device {name}: family")
     optional = _OPTIONAL_KEYS.get(family, ())
     require_keys(entries, (*_COMMON_KEYS, *_FAMILY_KEYS[family]), f"device {name}", optional)
     field = Fields(f"device {name}", entries)
@@ -203,11 +213,11 @@ def parse_device(name: str, text: str) -> Device:
             threads = int(field.number("threads", whole=True, least=1))
             engine, host, python = (field.text(key) if key in entries else None for key in _BENCH)
             return Device(*common, threads=threads, engine=engine or DEFAULT, host=host, python=python or "python3")
-        case "unrolled-fpga":
+        case "unrolled-fpga" | "folded-fpga":
             parts = field.inner("resources", RESOURCES)
             have = Resources(*(int(parts.number(key, whole=True, least=0)) for key in RESOURCES))
-            clock_hz = field.number("clock_hz", least=1)
-            return Device(*common, part=field.text("part"), clock_hz=clock_hz, resources=have)
+            fabric = (field.text("part"), field.number("clock_hz", least=1), have)
+            return Device(*common, *fabric, _schedule(field) if family == "folded-fpga" else None)
         case "bit-flexible":
             clock_hz, sizes = field.number("clock_hz", least=1), field.inner("array", _ARRAY)
             array = BitFlexible(clock_hz, *(int(sizes.number(key, whole=True, least=1)) for key in _ARRAY))
@@ -224,6 +234,29 @@ def parse_device(name: str, text: str) -> Device:
             rates, energies = _roofline(field, widest), _energies(field, widest)
             flash, sram = (int(field.number(key, whole=True, least=1)) for key in ("flash_bytes", "sram_bytes"))
             return Device(*common, roofline=rates, energies=energies, flash_bytes=flash, sram_bytes=sram)
+
+
+def _entries(name: str, text: str) -> dict[str, object]:
+    try:
+        return dict(mapping(yaml.safe_load(text), f"device {name}"))
+    except yaml.YAMLError as error:
+        raise NasError(f"device {name}: is not valid YAML: {error}") from error
+
+
+def _liked(name: str, like: object) -> dict[str, object]:
+    """The entries of the device that another one is like."""
+    known = tuple(one for one in device_names() if one != name)
+    if like not in known:
+        raise NasError(f"device {name}: like must name another device, got {like!r}{nearest(str(like), known)}")
+    entries = _entries(str(like), device_text(str(like)))
+    if "like" in entries:
+        raise NasError(f"device {name}: {like} has its entries from {entries['like']}; be like that one")
+    return entries
+
+
+def _schedule(field: Fields) -> Schedule:
+    schedule: Schedule = _choice(field.text("schedule"), get_args(Schedule), f"{field.where}: schedule")
+    return schedule
 
 
 def _fitted(field: Fields) -> Fitted:
@@ -247,7 +280,8 @@ def _metrics(family: Family, energy: bool) -> tuple[str, ...]:
 
 def _roofline(field: Fields, widest: int) -> Roofline:
     rates = field.by_unit("macs_per_s", widest, least=1)
-    return Roofline(rates, field.number("bytes_per_s", least=1), field.number("launch_s", least=0))
+    sparse = field.by_unit("sparse_macs_per_s", 0, least=1) if "sparse_macs_per_s" in field.entries else {}
+    return Roofline(rates, field.number("bytes_per_s", least=1), field.number("launch_s", least=0), sparse)
 
 
 def _systolic(field: Fields, widest: int) -> Systolic:
@@ -274,7 +308,7 @@ def _files() -> dict[str, Traversable]:
     return {entry.name.removesuffix(".yaml"): entry for entry in entries if entry.name.endswith(".yaml")}
 
 
-def _choice(value: object, choices: tuple[Family, ...], where: str) -> Family:
+def _choice(value: object, choices: tuple[_Name, ...], where: str) -> _Name:
     for choice in choices:
         if value == choice:
             return choice

@@ -11,7 +11,7 @@ from experiments.units import BYTES, ENERGY, FRACTION, TIME, dimension_of
 
 THIN = "\u202f"
 _NAMES = {
-    "error": "error", "latency_s": "latency", "weight_bytes": "weights", "lut": "LUT", "ff": "FF", "dsp": "DSP",
+    "error": "error", "latency_s": "latency", "interval_s": "interval", "weight_bytes": "weights", "lut": "LUT", "ff": "FF", "dsp": "DSP",
     "bram": "BRAM18", "energy_j": "energy", "peak_bytes": "peak memory",
 }  # fmt: skip
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))

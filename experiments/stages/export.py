@@ -15,6 +15,8 @@ from experiments.progress import progress
 from experiments.rundir import atomic_write
 from experiments.stages.finalize import load_members, member_design
 from fpga import hls, rtl
+from fpga.build import Build, folded_build
+from fpga.folded import folded
 from fpga.tools import ToolError
 from fpga.unrolling import products
 from hw_models.device import Device, load_device
@@ -68,7 +70,7 @@ def export(context: Context, device_name: str, finalize_folder: Path, folder: Pa
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             chosen = [member for member in members if member["on_front"]]
             atomic_write(folder / "README.md", DESIGN_README)
-        case "unrolled-fpga":
+        case "unrolled-fpga" | "folded-fpga":
             chosen = [member for member in members if member["winner"]]
     checks = {}
     with progress(f"export for {device_name}", len(chosen)) as advance:
@@ -87,6 +89,9 @@ def _write(context: Context, device: Device, design: Design, path: Path) -> dict
             return _write_onnx(context, design, path.with_name(f"{path.name}.onnx"))
         case "unrolled-fpga":
             return _write_hls(context, device, design, path)
+        case "folded-fpga":
+            build = folded_build(design.network, folded(design.network, device).options)
+            return _write_project(context, device, design, path, build)
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             return _write_design(context, design, path.with_name(f"{path.name}.npz"))
 
@@ -117,15 +122,19 @@ def _write_design(context: Context, design: Design, path: Path) -> dict[str, Any
 
 
 def _write_hls(context: Context, device: Device, design: Design, path: Path) -> dict[str, Any]:
+    """An unrolled design: its hls4ml project, and its RTL."""
     assert device.clock_hz is not None
     assert device.part is not None
-    project, images = hls.emit(design, path, device.part, device.clock_hz), _test_images(context, design)
-    verification = _equal(path, "C simulation", hls.compare(design, project, images))
-    return {
-        "kind": "hls4ml",
-        **asdict(verification),
-        "rtl": _write_rtl(design, device.part, device.clock_hz, path, images),
-    }
+    check, images = _write_project(context, device, design, path, hls.UNROLLED), _test_images(context, design)
+    return {**check, "rtl": _write_rtl(design, device.part, device.clock_hz, path, images)}
+
+
+def _write_project(context: Context, device: Device, design: Design, path: Path, build: Build) -> dict[str, Any]:
+    assert device.clock_hz is not None
+    assert device.part is not None
+    project = hls.emit(design, path, device.part, device.clock_hz, build)
+    verification = _equal(path, "C simulation", hls.compare(design, project, _test_images(context, design)))
+    return {"kind": "hls4ml", **asdict(verification), "build": asdict(build)}
 
 
 def _write_rtl(design: Design, part: str, clock_hz: float, path: Path, images: FloatArray) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from experiments.targets import Target
 from experiments.workers import parallel
 from fpga import reference
 from fpga.adders import AdderGraphs, adder_graph_cost
+from fpga.folded import folded, folding_cost, used
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
 from hw_models.memory import peak_memory_bytes
@@ -96,6 +97,9 @@ def layer_costs(design: Design, device: Device) -> dict[str, dict[str, float]]:
         case "unrolled-fpga":
             assert device.clock_hz is not None
             return {name: dict(cost) for name, cost in adder_graph_cost(design, device.clock_hz).layers.items()}
+        case "folded-fpga":
+            folding = folded(design.network, device)
+            return {name: {"cycles": float(option.cycles), **used(option)} for name, option in folding.options.items()}
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             prices = layer_prices(device).items()
             return {layer.name: {name: price(layer) for name, price in prices} for layer in design.network}
@@ -137,7 +141,7 @@ def _deployed_error(design: Design, device: Device, data: Split) -> float:
     match device.family:
         case "onnxruntime":
             logits = predict(to_onnx(design), images).astype(np.float64)
-        case "unrolled-fpga":
+        case "unrolled-fpga" | "folded-fpga":
             logits = reference.run(design, images)
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             logits = design_logits(design, images)
@@ -165,6 +169,10 @@ def _measured(
             stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
             totals = [AdderGraphs(costs, device.clock_hz).total() for costs in layers]
             return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
+        case "folded-fpga":
+            costs = [folding_cost(folded(design.network, device).options, device) for design in designs]
+            stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
+            return [{**cost, "weight_bytes": count} for cost, count in zip(costs, stored, strict=True)]
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             summed = layer_prices(device)
             totals = [{name: sum(cost[name] for cost in costs.values()) for name in summed} for costs in layers]

@@ -43,7 +43,7 @@ def at(content: dict[str, Any], path: str) -> dict[str, Any]:
 def test_the_devices_are_these() -> None:
     assert device_names() == (
         "alveo-u250", "bitfusion", "edge-tpu", "eyeriss", "h200", "jetson-orin-nano", "local-cpu", "pynq-z2",
-        "raspberry-pi-4", "stm32f746", "xeon-gold-6226", "zcu102", "zu3eg",
+        "pynq-z2-folded", "raspberry-pi-4", "stm32f746", "xeon-gold-6226", "zcu102", "zu3eg", "zu3eg-folded",
     )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def test_the_devices_are_these() -> None:
 def test_every_number_has_a_source(name: str) -> None:
     content = entries(name)
     found = numbers(content)
-    assert found
+    assert found or "like" in content
     for path, _ in found:
         assert path.endswith(".value")
         assert len(at(content, path)["source"]) > 20
@@ -74,6 +74,19 @@ def test_the_parts_have_what_the_issue_says() -> None:
     assert load_device("local-cpu").threads == 1
 
 
+def test_a_device_that_is_like_another_has_what_its_file_lacks() -> None:
+    board, folded = load_device("pynq-z2"), load_device("pynq-z2-folded")
+    assert (folded.part, folded.clock_hz, folded.resources) == (board.part, board.clock_hz, board.resources)
+    assert (folded.family, folded.schedule, folded.weight_bits) == ("folded-fpga", "pipelined", board.weight_bits)
+
+
+def test_whom_a_device_is_like_must_be_known_and_its_own() -> None:
+    content = entries("pynq-z2-folded")
+    assert "like must name another device, got 'pynq'" in refused(content | {"like": "pynq"})
+    assert "pynq-z2-folded has its entries from pynq-z2" in refused(content | {"like": "pynq-z2-folded"})
+    assert "schedule must be one of pipelined, sequential" in refused(content | {"schedule": "twice"})
+
+
 def test_an_unknown_device_suggests_the_nearest() -> None:
     with pytest.raises(NasError, match="'zu3' is unknown; did you mean zu3eg"):
         load_device("zu3")
@@ -92,7 +105,8 @@ def test_each_missing_key_is_named() -> None:
         for key in entries(name):
             content = entries(name)
             del content[key]
-            assert ("energy_j" if key == "energy" else key) in refused(content)  # it may be left out, with its metric
+                named = {"energy": "energy_j", "like": "weight_bits"}.get(key, key)  # the first that is missed without it
+                assert named in refused(content)
     for key in ("lut", "ff", "dsp", "bram"):
         content = entries("zu3eg")
         del content["resources"][key]
