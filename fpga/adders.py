@@ -22,7 +22,7 @@ from hw_models.unrolled import LEVELS_PER_CYCLE, RESOURCES, Unrolled, fill_cycle
 from nas.design import Design
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
-from nas.network import Add, Conv2d, Input, Linear, Mean
+from nas.network import Activated, Add, Conv2d, Input, Linear, Mean, PairSum, RowMean
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,15 @@ def _compute(design: Design, layer: Unrolled, reads: list[_Range]) -> tuple[_Ran
     match layer:
         case Conv2d() | Linear():
             return _weighted(design, layer, reads[0])
-        case Add():
+        case Add() | PairSum():
             first, second = (read.variables() for read in reads)
             return _trace(np.concatenate([first._vars, second._vars]), _activated(layer, first + second))
-        case Mean():
+        case Mean() | RowMean():
             shift = mean_shift(layer)
             return _Range(reads[0].low, reads[0].high, reads[0].step / 2**shift), {}
 
 
-def _activated(layer: Conv2d | Linear | Add, sums: FixedVariableArray) -> FixedVariableArray:
+def _activated(layer: Activated, sums: FixedVariableArray) -> FixedVariableArray:
     return sums.relu() if layer.activation == "relu" else sums
 
 

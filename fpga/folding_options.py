@@ -39,7 +39,7 @@ from hw_models.unrolled import (
     unrollable,
 )
 from nas.errors import NasError
-from nas.network import Add, Conv2d, Layer, Linear, Mean, Weighted, weight_count
+from nas.network import Add, Conv2d, Layer, Linear, Mean, PairSum, RowMean, Weighted, weight_count
 from nas.pareto import non_dominated
 
 Multiplier = Literal["dsp", "lut", "constant", "none"]
@@ -99,7 +99,7 @@ def layer_options(layer: Layer) -> tuple[Option, ...]:
     match known:
         case Conv2d() | Linear():
             return pruned(_weighted(known))
-        case Add() | Mean():
+        case Add() | PairSum() | Mean() | RowMean():
             return pruned([_plain(known, channels) for channels in _divisors(known.in_shape[0])])
 
 
@@ -166,11 +166,11 @@ def _memory(width: int, depth: int) -> tuple[int, int]:
     return 0, math.ceil(width / BRAM18_WIDTH) * math.ceil(depth / BRAM18_DEPTH)
 
 
-def _plain(layer: Add | Mean, channels: int) -> Option:
+def _plain(layer: Add | PairSum | Mean | RowMean, channels: int) -> Option:
     """So many channels at once; what a mean holds is there for all of them."""
     cost, held, share = layer_cost(layer), storage(layer), channels / layer.in_shape[0]
     lut, ff, dsp, bram = (math.ceil(held[name] + (cost[name] - held[name]) * share) for name in RESOURCES)
-    positions = math.prod(layer.in_shape[1:])
+    positions = math.prod((layer.out_shape if isinstance(layer, PairSum) else layer.in_shape)[1:])
     return Option(channels, channels, 1, "none", positions * layer.in_shape[0] // channels, lut, ff, dsp, bram)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from fpga import csim
 from fpga.layer_list import LayerList, layer_list
+from fpga.pair_sum import register_pair_sum
 from fpga.quantizer import register_quantizer
 from fpga.reference import accumulator_bound, act_format, integer_trace
 from nas.design import Design
@@ -114,6 +115,7 @@ def _write_project(design: Design, layers: LayerList, folder: Path, part: str, c
         from hls4ml.model.graph import ModelGraph
 
         register_quantizer()
+        register_pair_sum()
         model = ModelGraph.from_layer_list(
             _config(layers, folder, part, clock_hz),
             copy.deepcopy(list(layers.entries)),  # conversion changes it

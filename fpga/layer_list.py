@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from fpga import pair_sum
 from fpga.quantizer import CLASS_NAME
 from fpga.reference import act_format
 from hw_models.unrolled import Unrolled, unrollable
 from nas.design import Design
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Shape
+from nas.network import Activated, Add, Conv2d, Input, Layer, Linear, Mean, Network, PairSum, RowMean, Shape
 
 Entry = dict[str, Any]
 
@@ -95,9 +96,14 @@ def _layer(design: Design, layer: Unrolled, name: str, inputs: list[str]) -> lis
             added = [entry | _weights(design, layer, (1, 0)) | sizes | {"class_name": "Dense"}]
         case Add():
             added = [entry | {"class_name": "Merge", "op": "add"}]
+        case PairSum():
+            sizes = {"n_rows": layer.in_shape[1], "n_chan": layer.in_shape[0]}
+            added = [entry | sizes | {"class_name": pair_sum.CLASS_NAME}]
+        case RowMean():
+            added = [entry | _pool(layer.in_shape, 1)]
         case Mean():
             added = _mean(layer, entry)
-    if not isinstance(layer, Mean) and layer.activation == "relu":
+    if isinstance(layer, Activated) and layer.activation == "relu":
         relu = {"class_name": "Activation", "activation": "relu", "n_in": int(np.prod(layer.out_shape))}
         added.append(relu | {"name": f"{name}_relu", "inputs": [name], "outputs": [f"{name}_relu"]})
     return added
@@ -138,13 +144,17 @@ def _sides(layer: Conv2d) -> Entry:
 
 def _mean(layer: Mean, entry: Entry) -> list[Entry]:
     """A pooling window over the whole image; hls4ml's exactness pass refuses the global pooling layer."""
-    channels, height, width = layer.in_shape
-    pool = entry | {
-        "class_name": "AveragePooling2D", "data_format": "channels_last", "n_filt": channels, "count_pad": False,
-        "in_height": height, "in_width": width, "out_height": 1, "out_width": 1,
-        "pool_height": height, "pool_width": width, "stride_height": height, "stride_width": width,
-        "pad_top": 0, "pad_bottom": 0, "pad_left": 0, "pad_right": 0,
-    }  # fmt: skip
     flat = f"{entry['name']}_flat"
     reshape = {"class_name": "Reshape", "name": flat, "inputs": [entry["name"]], "outputs": [flat]}
-    return [pool, reshape | {"target_shape": [channels]}]
+    return [entry | _pool(layer.in_shape, layer.in_shape[1]), reshape | {"target_shape": [layer.in_shape[0]]}]
+
+
+def _pool(shape: Shape, rows: int) -> Entry:
+    """The mean of each window of so many whole rows."""
+    channels, height, width = shape
+    return {
+        "class_name": "AveragePooling2D", "data_format": "channels_last", "n_filt": channels, "count_pad": False,
+        "in_height": height, "in_width": width, "out_height": height // rows, "out_width": 1,
+        "pool_height": rows, "pool_width": width, "stride_height": rows, "stride_width": width,
+        "pad_top": 0, "pad_bottom": 0, "pad_left": 0, "pad_right": 0,
+    }  # fmt: skip

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hw_models.unrolled import Unrolled, unrollable
+from hw_models.unrolled import Unrolled, averaged, unrollable
 from nas.design import Design
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint, quantize, requantize
 from nas.genotype import FloatArray, IntArray
-from nas.network import Add, Conv2d, Layer, Linear, Mean
+from nas.network import Activated, Add, Conv2d, Layer, Linear, Mean, PairSum, RowMean
 
 LARGEST = 2**62
 """No integer may exceed this, so that rounding never overflows int64."""
@@ -83,9 +83,9 @@ def act_format(design: Design, layer: Layer) -> FixedPoint:
     return act
 
 
-def mean_shift(layer: Mean) -> int:
+def mean_shift(layer: Mean | RowMean) -> int:
     """By how many bits a mean over positions shifts; of an unrollable mean, which has a power of two of them."""
-    return (layer.in_shape[1] * layer.in_shape[2]).bit_length() - 1
+    return averaged(layer).bit_length() - 1
 
 
 def accumulator_bound(design: Design, layer: Conv2d | Linear) -> int:
@@ -123,11 +123,15 @@ def _apply(design: Design, layer: Unrolled, fmt: FixedPoint, reads: tuple[IntArr
             return _weighted(design, layer, reads[0])
         case Add():
             return WideTensor(_activated(layer, reads[0] + reads[1]), frac_bits)
+        case PairSum():
+            return WideTensor(_activated(layer, reads[0] + reads[1].transpose(0, 1, 3, 2)), frac_bits)
         case Mean():
             return WideTensor(reads[0].sum(axis=(2, 3)), frac_bits + mean_shift(layer))
+        case RowMean():
+            return WideTensor(reads[0].sum(axis=3, keepdims=True), frac_bits + mean_shift(layer))
 
 
-def _activated(layer: Conv2d | Linear | Add, integers: IntArray) -> IntArray:
+def _activated(layer: Activated, integers: IntArray) -> IntArray:
     return np.maximum(integers, 0) if layer.activation == "relu" else integers
 
 

@@ -15,7 +15,7 @@ from hw_models.unrolled import LEVELS_PER_CYCLE, Unrolled, unrollable
 from nas.design import Design
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
-from nas.network import Add, Conv2d, Linear, Mean, Shape
+from nas.network import Activated, Add, Conv2d, Linear, Mean, PairSum, RowMean, Shape
 
 LARGEST_PRODUCTS = 100_000
 """Most non-zero weights, each counted once per position; beyond, tracing takes minutes and synthesis hours."""
@@ -108,11 +108,15 @@ def _apply(design: Design, layer: Unrolled, reads: list[FixedVariableArray]) -> 
             return _activated(layer, _product(reads[0], *_weights(design, layer)))
         case Add():
             return _activated(layer, reads[0] + reads[1])
+        case PairSum():
+            return _activated(layer, reads[0] + reads[1].transpose((0, 2, 1)))
         case Mean():
             return np.sum(reads[0], axis=(1, 2)) * 2.0 ** -mean_shift(layer)
+        case RowMean():
+            return np.sum(reads[0], axis=2, keepdims=True) * 2.0 ** -mean_shift(layer)
 
 
-def _activated(layer: Conv2d | Linear | Add, sums: FixedVariableArray) -> FixedVariableArray:
+def _activated(layer: Activated, sums: FixedVariableArray) -> FixedVariableArray:
     return sums.relu() if layer.activation == "relu" else sums
 
 

@@ -28,7 +28,9 @@ from nas.network import (
     Layer,
     Linear,
     Mean,
+    PairSum,
     Pool,
+    RowMean,
     Scale,
     Shape,
     Weighted,
@@ -126,9 +128,17 @@ class _Graph:
                 self._activated(node, out, layer.activation)
             case Add():
                 self._activated(helper.make_node("Add", sources, []), out, layer.activation)
+            case PairSum():
+                row = f"{out}.row"
+                self.nodes.append(helper.make_node("Transpose", [sources[1]], [row], perm=[0, 1, 3, 2]))
+                self._activated(helper.make_node("Add", [sources[0], row], []), out, layer.activation)
             case Mean():
                 self.nodes.append(helper.make_node("GlobalAveragePool", sources, [f"{out}.pooled"]))
                 self.nodes.append(helper.make_node("Flatten", [f"{out}.pooled"], [out]))
+            case RowMean():
+                size = [1, layer.in_shape[2]]
+                node = helper.make_node("AveragePool", sources, [out], kernel_shape=size, strides=size, pads=[0] * 4)
+                self.nodes.append(node)
             case Pool():
                 self.nodes.append(_pool(layer, sources, out))
             case Scale():

@@ -35,7 +35,7 @@ BITS = 8
 _BIAS_TOP = 2.0**30
 _RANDOM_IMAGES = 4
 _WEIGHTED = ("Conv", "Gemm")
-_SAME_VALUES = ("Flatten", "Unsqueeze", "MaxPool")
+_SAME_VALUES = ("Flatten", "Unsqueeze", "Transpose", "MaxPool")
 """Operations whose output holds values of their input, and so in its format."""
 
 

@@ -36,6 +36,7 @@ _PLAIN: Mapping[str, Operation] = {
     "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
     "Flatten": lambda x: x.flatten(1),
     "Unsqueeze": lambda x, _axes: x[:, :, None, None],
+    "Transpose": lambda x: x.transpose(2, 3),
 }
 
 

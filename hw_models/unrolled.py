@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 
 from nas.errors import NasError
-from nas.network import FLOAT_BITS, Add, Conv2d, Input, Layer, Linear, Mean, nonzeros
+from nas.network import FLOAT_BITS, Add, Conv2d, Input, Layer, Linear, Mean, PairSum, RowMean, nonzeros
 
 CHAIN = 0.93
 WEIGHT_WIDTH = 0.14
@@ -64,7 +64,7 @@ BRAM18_WIDTH, BRAM18_DEPTH = 36, 512
 
 RESOURCES = ("lut", "ff", "dsp", "bram")
 
-Unrolled = Conv2d | Linear | Add | Mean
+Unrolled = Conv2d | Linear | Add | PairSum | Mean | RowMean
 """The operations of a design."""
 
 _SPACE = "an FPGA design needs ReLU, no squeeze-and-excitation and no pooling: choose such a space for this device"
@@ -85,14 +85,14 @@ def layer_cost(layer: Layer) -> dict[str, float]:
 def unsupported(layer: Layer) -> str | None:
     """Why no design can hold a layer, and the remedy; None where one can. Bit widths are not looked at."""
     match layer:
-        case Conv2d() | Linear() | Add() if layer.activation not in ("identity", "relu"):
+        case Conv2d() | Linear() | Add() | PairSum() if layer.activation not in ("identity", "relu"):
             return f"activation {layer.activation} cannot be unrolled; {_SPACE}"
-        case Mean() if math.prod(layer.in_shape[1:]).bit_count() != 1:
+        case Mean() | RowMean() if averaged(layer).bit_count() != 1:
             return (
-                f"a mean over {math.prod(layer.in_shape[1:])} positions is no shift; "
+                f"a mean over {averaged(layer)} positions is no shift; "
                 "choose an input size and strides that leave a power of two of positions"
             )
-        case Input() | Conv2d() | Linear() | Add() | Mean():
+        case Input() | Conv2d() | Linear() | Add() | PairSum() | Mean() | RowMean():
             return None
         case _:
             return f"operation {type(layer).__name__.lower()} cannot be unrolled; {_SPACE}"
@@ -110,19 +110,29 @@ def unrollable(layer: Layer) -> Unrolled:
     return layer
 
 
+def averaged(layer: Mean | RowMean) -> int:
+    """How many positions each mean is over."""
+    return layer.in_shape[2] if isinstance(layer, RowMean) else math.prod(layer.in_shape[1:])
+
+
 def fill_cycles(layer: Input | Unrolled) -> float:
-    """Cycles until a layer has the positions it needs: all of them at the input, half a window in a convolution."""
+    """Cycles that a layer adds to the stream: all positions at the input, half a window in a convolution.
+
+    Of n^2 pairs, the first n sums leave while their terms arrive.
+    """
     match layer:
         case Input():
             return float(math.prod(layer.out_shape[1:]))
         case Conv2d():
             return float(layer.kernel // 2 * (layer.in_shape[2] + 1))
-        case Linear() | Add() | Mean():
+        case PairSum():
+            return float(layer.in_shape[1] * (layer.in_shape[1] - 1))
+        case Linear() | Add() | Mean() | RowMean():
             return 0.0
 
 
 def storage(layer: Input | Unrolled) -> dict[str, float]:
-    """Line buffers and windows of a convolution, accumulators of a mean: `lut`, `ff`, `dsp`, `bram`."""
+    """Line buffers and windows of a convolution, terms of pairs, accumulators of a mean: `lut`, `ff`, `dsp`, `bram`."""
     cost = dict.fromkeys(RESOURCES, 0.0)
     match layer:
         case Conv2d() if layer.kernel > 1:
@@ -133,8 +143,11 @@ def storage(layer: Input | Unrolled) -> dict[str, float]:
                 cost["bram"] = float(rows * math.ceil(bits / BRAM18_WIDTH) * math.ceil(length / BRAM18_DEPTH))
             else:
                 cost["lut"] = float(rows * bits * math.ceil(length / SHIFT_REGISTER_BITS))
-        case Mean():
-            width = _act_bits(layer) + math.log2(math.prod(layer.in_shape[1:]))
+        case PairSum():
+            rows = math.ceil(layer.in_shape[1] / SHIFT_REGISTER_BITS)
+            cost["lut"] = float(2 * layer.in_shape[0] * _act_bits(layer) * rows)
+        case Mean() | RowMean():
+            width = _act_bits(layer) + math.log2(averaged(layer))
             cost["lut"] = cost["ff"] = layer.in_shape[0] * width
     return cost
 
@@ -145,11 +158,11 @@ def _logic(layer: Input | Unrolled) -> dict[str, float]:
             return {"cycles": 0.0}
         case Conv2d() | Linear():
             return _weighted(layer)
-        case Add():
+        case Add() | PairSum():
             read, sums = _read(layer, 2), float(layer.in_shape[0] * _act_bits(layer))
             relu = OUTPUT_LUT_PER_BIT * (sums + layer.in_shape[0]) if layer.activation == "relu" else 0.0
             return {"lut": read["lut"] + sums + relu, "ff": read["ff"] + sums, "cycles": read["cycles"] + 1}
-        case Mean():
+        case Mean() | RowMean():
             return _read(layer, 1)
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from nas.errors import NasError
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Pool, Scale, macs, weight_bytes
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, PairSum, Pool, RowMean, Scale, macs, weight_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ def work(layer: Layer) -> Work:
         case Conv2d() | Linear():
             weights = layer.precision.weight_bits
             return _work(layer, macs(layer), math.prod(layer.in_shape), weights, layer.precision.act_bits)
-        case Add():
+        case Add() | PairSum():
             count, act = math.prod(layer.out_shape), layer.precision.act_bits
-            return _work(layer, count, 2 * count, act, act)
+            return _work(layer, count, 2 * math.prod(layer.in_shape), act, act)
         case Scale():
             count, act = math.prod(layer.out_shape), layer.precision.act_bits
             return _work(layer, count, count + layer.in_shape[0], act, act)
-        case Mean():
+        case Mean() | RowMean():
             count, act = math.prod(layer.in_shape), layer.precision.act_bits
             return _work(layer, count, count, act, act)
         case Pool():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Pool, Scale, macs
+from nas.network import Activated, Add, Conv2d, Input, Layer, Linear, Mean, PairSum, Pool, RowMean, Scale, macs
 
 Amounts = tuple[float, float, float]
 """1 for the kernel itself, its MACs, and the elements it reads and writes."""
@@ -25,15 +25,19 @@ def kernels(layer: Layer) -> dict[str, Amounts]:
             return _activated(layer, "linear")
         case Add():
             return _activated(layer, "add-relu" if layer.activation == "relu" else "add")
+        case PairSum():
+            return _activated(layer, "pair-sum-relu" if layer.activation == "relu" else "pair-sum")
         case Pool():
             return {f"{layer.kind}pool{layer.kernel}": _amounts(layer)}
         case Mean():
             return {"mean": _amounts(layer)}
+        case RowMean():
+            return {"row-mean": _amounts(layer)}
         case Scale():
             return {"scale": _amounts(layer)}
 
 
-def _activated(layer: Conv2d | Linear | Add, kind: str) -> dict[str, Amounts]:
+def _activated(layer: Activated, kind: str) -> dict[str, Amounts]:
     own = {kind: _amounts(layer)}
     match layer.activation:
         case "identity" | "relu":
@@ -42,5 +46,5 @@ def _activated(layer: Conv2d | Linear | Add, kind: str) -> dict[str, Amounts]:
             return own | {layer.activation: (1.0, 0.0, 2.0 * math.prod(layer.out_shape))}
 
 
-def _amounts(layer: Conv2d | Linear | Add | Mean | Pool | Scale) -> Amounts:
+def _amounts(layer: Activated | Mean | RowMean | Pool | Scale) -> Amounts:
     return 1.0, float(macs(layer)), float(math.prod(layer.in_shape) + math.prod(layer.out_shape))

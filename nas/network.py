@@ -8,13 +8,12 @@ Shapes carry no batch dimension: `(channels, height, width)` for images, `(featu
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from nas.errors import NasError
 
@@ -52,10 +51,7 @@ class Input:
 
     name: str
     out_shape: Shape
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return ()
+    inputs: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +96,11 @@ class Linear:
     norm: bool = True
     precision: Precision = FLOAT
     sparsity: float = 0.0
+    positions: ClassVar[int] = 1
 
     @property
     def weight_shape(self) -> Shape:
         return (self.out_shape[0], self.in_shape[0])
-
-    @property
-    def positions(self) -> int:
-        return 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +119,24 @@ class Add:
 
 
 @dataclass(frozen=True, slots=True)
+class PairSum:
+    """`out[:, i, j] = first[:, i] + second[:, j]`: `(c, n, 1)` twice gives `(c, n, n)`; else as Add.
+
+    With a convolution before each input, it is a matrix product of all pairs, at 2 n products instead of n^2.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    in_shape: Shape
+    precision: Precision = FLOAT
+    activation: Activation = "identity"
+
+    @property
+    def out_shape(self) -> Shape:
+        return (*self.in_shape[:2], self.in_shape[1])
+
+
+@dataclass(frozen=True, slots=True)
 class Mean:
     """Mean over all positions: `(c, h, w) -> (c,)`."""
 
@@ -137,6 +148,20 @@ class Mean:
     @property
     def out_shape(self) -> Shape:
         return self.in_shape[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class RowMean:
+    """Mean of every row: `(c, h, w) -> (c, h, 1)`."""
+
+    name: str
+    inputs: tuple[str, ...]
+    in_shape: Shape
+    precision: Precision = FLOAT
+
+    @property
+    def out_shape(self) -> Shape:
+        return (*self.in_shape[:2], 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +202,8 @@ class Scale:
 
 
 Weighted = Conv2d | Linear
-Layer = Input | Conv2d | Linear | Add | Mean | Pool | Scale
+Activated = Weighted | Add | PairSum
+Layer = Input | Conv2d | Linear | Add | PairSum | Mean | RowMean | Pool | Scale
 
 
 def weight_count(layer: Layer) -> int:
@@ -273,10 +299,6 @@ def _read_shape(layer: Layer, source: str) -> Shape:
 
 
 def _float_layer(layer: Layer) -> Layer:
-    match layer:
-        case Input():
-            return layer
-        case Conv2d() | Linear():
-            return dataclasses.replace(layer, precision=FLOAT, sparsity=0.0)
-        case Add() | Mean() | Pool() | Scale():
-            return dataclasses.replace(layer, precision=FLOAT)
+    if isinstance(layer, Weighted):
+        return replace(layer, precision=FLOAT, sparsity=0.0)
+    return layer if isinstance(layer, Input) else replace(layer, precision=FLOAT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Scale
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, PairSum, Pool, RowMean, Scale
 from supernet.elastic import Supernet
 
 
@@ -61,7 +61,7 @@ def _distinct_layers(maximal: Sequence[Network]) -> list[Layer]:
 def _passed_on(layer: Layer) -> tuple[str, ...]:
     """The inputs whose channels are the layer's outputs, one for one."""
     match layer:
-        case Add() | Mean() | Pool() | Scale():
+        case Add() | PairSum() | Mean() | RowMean() | Pool() | Scale():
             return layer.inputs
         case Conv2d():
             return layer.inputs if layer.depthwise else ()

@@ -10,11 +10,25 @@ from torch import Tensor
 
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
-from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale, Shape, Weighted
+from nas.network import (
+    Activated,
+    Add,
+    Conv2d,
+    Input,
+    Linear,
+    Mean,
+    Network,
+    PairSum,
+    Pool,
+    RowMean,
+    Scale,
+    Shape,
+    Weighted,
+)
 from supernet.quantize import act_format, quantize_act
 from supernet.settings import Gradient
 
-Unweighted = Add | Mean | Pool | Scale
+Unweighted = Add | PairSum | Mean | RowMean | Pool | Scale
 Reader = Weighted | Unweighted
 """A layer that reads others: any but the input."""
 
@@ -84,7 +98,7 @@ def product(layer: Weighted, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
             return F.linear(x, weight, bias)
 
 
-def activate(layer: Weighted | Add, x: Tensor) -> Tensor:
+def activate(layer: Activated, x: Tensor) -> Tensor:
     """The layer's activation."""
     match layer.activation:
         case "identity":
@@ -108,8 +122,12 @@ def combine(layer: Unweighted, inputs: list[Tensor], act: FixedPoint | None, gra
     match layer:
         case Add():
             return activate(layer, read[0] + read[1])
+        case PairSum():
+            return activate(layer, read[0] + read[1].transpose(2, 3))
         case Mean():
             return read[0].mean((2, 3))
+        case RowMean():
+            return read[0].mean(3, keepdim=True)
         case Pool():
             return _pool(layer, read[0])
         case Scale():

@@ -75,19 +75,11 @@ class DeepsetsChoices:
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        if self.particles:
-            require_choices("particles", self.particles)
-        if any(count < 1 or count.bit_count() != 1 for count in self.particles):
-            raise NasError(f"particles must be powers of two, whose mean is a shift; got {list(self.particles)}")
+        require_particles(self.particles)
 
     def build(self, input_shape: Shape, classes: int) -> DeepsetsSpace:
         """The space over sets of this shape: (features, particles, 1)."""
-        if len(input_shape) != 3 or input_shape[2] != 1:
-            law = "a deepsets space reads sets, (features, particles, 1)"
-            raise NasError(f"{law}; this data has shape {input_shape}; the data set `jets` gives such")
-        if max(self.particles, default=0) > input_shape[1]:
-            law = f"particles must be at most the data's, {input_shape[1]}"
-            raise NasError(f"{law}; got {max(self.particles)}; drop it, or raise data.particles")
+        require_sets("deepsets", input_shape, self.particles)
         return DeepsetsSpace(self, input_shape, classes)
 
 
@@ -119,8 +111,8 @@ class DeepsetsSpace:
         depth, features = int(values["phi.depth"]), self.input_shape[0]
         layers: list[Layer] = [Input("input", (features, int(values.get("particles", self.input_shape[1])), 1))]
         for index in range(1, depth):
-            layers.append(_particlewise(f"phi{index}", layers[-1], f"phi{index}", values))
-        layers.append(_particlewise(f"latent{depth}", layers[-1], "latent", values))
+            layers.append(positionwise(f"phi{index}", layers[-1], f"phi{index}", values))
+        layers.append(positionwise(f"latent{depth}", layers[-1], "latent", values))
         return Network((*layers, *self._behind(layers[-1], values)))
 
     def _behind(self, source: Layer, values: Mapping[str, float]) -> list[Layer]:
@@ -139,8 +131,26 @@ class DeepsetsSpace:
         return tuple(self.lower([*depth, *top[2:]]) for depth in depths)
 
 
-def _particlewise(name: str, source: Layer, genes: str, values: Mapping[str, float]) -> Conv2d:
-    """A layer of phi that reads `source`; its genes have the name `genes`."""
+def require_particles(particles: tuple[int, ...]) -> None:
+    """Refuse repeating numbers of particles, and those whose mean is no shift."""
+    if particles:
+        require_choices("particles", particles)
+    if any(count < 1 or count.bit_count() != 1 for count in particles):
+        raise NasError(f"particles must be powers of two, whose mean is a shift; got {list(particles)}")
+
+
+def require_sets(space: str, shape: Shape, particles: tuple[int, ...]) -> None:
+    """Refuse data that are not sets, and more particles than they have."""
+    if len(shape) != 3 or shape[2] != 1:
+        law = f"a space `{space}` reads sets, (features, particles, 1)"
+        raise NasError(f"{law}; this data has shape {shape}; the data set `jets` gives such")
+    if max(particles, default=0) > shape[1]:
+        law = f"particles must be at most the data's, {shape[1]}"
+        raise NasError(f"{law}; got {max(particles)}; drop it, or raise data.particles")
+
+
+def positionwise(name: str, source: Layer, genes: str, values: Mapping[str, float]) -> Conv2d:
+    """A fully connected layer of each position of `source`, with ReLU; its genes have the name `genes`."""
     precision, sparsity = layer_precision(values, genes)
     out = (int(values[f"{genes}.width"]), *source.out_shape[1:])
     return Conv2d(name, (source.name,), source.out_shape, out, 1, 1, 1, "relu", True, precision, sparsity)

@@ -6,7 +6,7 @@ import pytest
 from hw_models.memory import peak_cost, peak_memory_bytes
 from nas.genotype import SearchSpace, canonical, choice_counts, random_population
 from nas.network import Input, Network
-from nas.spaces import DeepsetsChoices, MlpChoices, MobileChoices, ResnetChoices
+from nas.spaces import DeepsetsChoices, InteractionChoices, MlpChoices, MobileChoices, ResnetChoices
 from nas.spaces.deepsets import Tower
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
@@ -40,6 +40,7 @@ SPACES: dict[str, SearchSpace] = {
         divisor=1,
     ).build((1, 8, 8), 3),
     "deepsets": DeepsetsChoices(Tower((1, 2), (2, 3)), Tower((1, 2), (2, 3)), (2, 4), BITS).build((3, 4, 1), 2),
+    "interaction": InteractionChoices(Tower((1, 2), (2, 3)), Tower((1, 2), (2,)), (2, 4), BITS).build((3, 4, 1), 2),
 }
 
 

@@ -17,8 +17,22 @@ from nas.genotype import (
     largest,
     random_population,
 )
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, macs, nonzeros, weight_bytes, weight_count
-from nas.spaces import SPACES, DeepsetsChoices, MlpChoices, MobileChoices, ResnetChoices
+from nas.network import (
+    Add,
+    Conv2d,
+    Input,
+    Layer,
+    Linear,
+    Mean,
+    Network,
+    PairSum,
+    RowMean,
+    macs,
+    nonzeros,
+    weight_bytes,
+    weight_count,
+)
+from nas.spaces import SPACES, DeepsetsChoices, InteractionChoices, MlpChoices, MobileChoices, ResnetChoices
 from nas.spaces.deepsets import Tower
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
@@ -53,6 +67,12 @@ TINY: dict[str, SearchSpace] = {
     ),
     "deepsets, phi from 2": DeepsetsChoices(
         Tower((2, 4), (2, 3)), Tower((1,), (2, 3)), (), PrecisionChoices((8,), (4, 8))
+    ).build((2, 5, 1), 3),
+    "interaction": InteractionChoices(Tower((1, 2), (2, 3)), Tower((1,), (2,)), (2, 4), PrecisionChoices((2, 8))).build(
+        (3, 4, 1), 2
+    ),
+    "interaction, nodes from 2": InteractionChoices(
+        Tower((1,), (2,)), Tower((2, 3), (2, 3)), (), PrecisionChoices((8,), (4, 8))
     ).build((2, 5, 1), 3),
 }
 AMPLE: dict[str, SearchSpace] = {
@@ -97,6 +117,9 @@ AMPLE: dict[str, SearchSpace] = {
     "deepsets": DeepsetsChoices(Tower((1, 2, 3), (8, 16, 32)), Tower((1, 2), (12, 24)), (4, 16, 8), PRECISION).build(
         (4, 16, 1), 10
     ),
+    "interaction": InteractionChoices(
+        Tower((1, 2, 3), (8, 16, 32)), Tower((1, 2), (12, 24)), (4, 16, 8), PRECISION
+    ).build((4, 16, 1), 10),
 }
 
 
@@ -286,6 +309,30 @@ def test_a_deepsets_network_by_hand() -> None:
     assert smallest.by_name["latent1"].out_shape == (8, 4, 1)
 
 
+def test_an_interaction_network_by_hand() -> None:
+    space = InteractionChoices(Tower((1, 2), (6, 8)), Tower((1, 2), (7,)), (4, 8)).build((3, 8, 1), 5)
+    network = space.lower(largest(space).tolist())
+    assert [(type(layer).__name__, layer.name, layer.inputs, layer.out_shape) for layer in network] == [
+        (Input.__name__, "input", (), (3, 8, 1)),
+        (Conv2d.__name__, "edge1.receiver", ("input",), (8, 8, 1)),
+        (Conv2d.__name__, "edge1.sender", ("input",), (8, 8, 1)),
+        (PairSum.__name__, "edge1", ("edge1.receiver", "edge1.sender"), (8, 8, 8)),
+        (Conv2d.__name__, "message2", ("edge1",), (8, 8, 8)),
+        (RowMean.__name__, "node1.gathered", ("message2",), (8, 8, 1)),
+        (Conv2d.__name__, "node1.own", ("input",), (7, 8, 1)),
+        (Conv2d.__name__, "node1.received", ("node1.gathered",), (7, 8, 1)),
+        (Add.__name__, "node1", ("node1.own", "node1.received"), (7, 8, 1)),
+        (Conv2d.__name__, "latent2", ("node1",), (7, 8, 1)),
+        (Mean.__name__, "mean", ("latent2",), (7,)),
+        (Linear.__name__, "head", ("mean",), (5,)),
+    ]
+    assert macs(network.by_name["edge1.sender"]) == 3 * 8 * 8
+    assert macs(network.by_name["message2"]) == 8 * 8 * 64
+    smallest = space.lower([0] * len(space.genes))
+    assert [layer.name for layer in smallest if isinstance(layer, PairSum | Add)] == ["message1", "latent1"]
+    assert smallest.by_name["message1"].out_shape == (6, 4, 4)
+
+
 def test_choices_of_particles_say_how_many_there_are() -> None:
     space = DeepsetsChoices(Tower((2,), (4,)), Tower((1,), (4,))).build((3, 10, 1), 5)
     assert {network.input.out_shape for network in space.maximal()} == {(3, 10, 1)}
@@ -307,6 +354,7 @@ def test_choices_of_particles_say_how_many_there_are() -> None:
         (lambda: DeepsetsChoices(*TOWERS, (4, 6)), r"particles must be powers of two.*got \[4, 6\]"),
         (lambda: DeepsetsChoices(*TOWERS).build((3, 8, 8), 5), r"reads sets.*this data has shape \(3, 8, 8\)"),
         (lambda: DeepsetsChoices(*TOWERS, (4, 16)).build((3, 8, 1), 5), "at most the data's, 8; got 16"),
+        (lambda: InteractionChoices(*TOWERS).build((3, 8), 5), r"`interaction` reads sets.*has shape \(3, 8\)"),
         (lambda: PrecisionChoices(sparsity=(1.0,)), r"sparsity must lie in \[0, 1\)"),
         (lambda: PrecisionChoices(weight_bits=(1,)), "weight_bits must be 2..16"),
         (lambda: PrecisionChoices(act_bits=(24,)), "act_bits must be 2..16"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nas.genotype import SearchSpace, random_population
 from nas.network import Network
-from nas.spaces import DeepsetsChoices, MlpChoices, MobileChoices, ResnetChoices
+from nas.spaces import DeepsetsChoices, InteractionChoices, MlpChoices, MobileChoices, ResnetChoices
 from nas.spaces.deepsets import Tower
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
@@ -62,6 +62,11 @@ def deepsets(precision: PrecisionChoices) -> SearchSpace:
     return DeepsetsChoices(Tower((1, 2, 3), (4, 6, 9)), Tower((1, 2), (4, 7)), (4, 8), precision).build((3, 8, 1), 5)
 
 
+def interaction(precision: PrecisionChoices) -> SearchSpace:
+    """Sets of two sizes; towers of elastic depth on pairs and on particles, either of which may be one sum."""
+    return InteractionChoices(Tower((1, 2, 3), (4, 6)), Tower((1, 2), (4, 7)), (4, 8), precision).build((3, 8, 1), 5)
+
+
 EXAMPLES: dict[str, Callable[[PrecisionChoices], SearchSpace]] = {
     "mobile": mobile,
     "narrow": narrow,
@@ -69,6 +74,7 @@ EXAMPLES: dict[str, Callable[[PrecisionChoices], SearchSpace]] = {
     "resnet": resnet,
     "mlp": mlp,
     "deepsets": deepsets,
+    "interaction": interaction,
 }
 
 

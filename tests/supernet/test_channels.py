@@ -60,6 +60,7 @@ READERS = {
     ],
     "mlp": [["fc2", "head1"], ["fc3", "head2"], ["fc4"], ["head4"]],
     "deepsets": [["phi2", "latent2"], ["latent3"], ["rho1"], ["rho2", "head1"], ["head2"]],
+    "interaction": [["edge2", "message2"], ["message3"], ["node1.received", "latent1.received"], ["latent2"], ["head"]],
 }
 
 

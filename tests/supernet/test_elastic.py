@@ -15,7 +15,21 @@ from torch import Tensor, nn
 
 import supernet.elastic as supernet_elastic
 from nas.errors import NasError
-from nas.network import Add, Conv2d, Linear, Mean, Network, Pool, Precision, Scale, Weighted, nonzeros, weight_count
+from nas.network import (
+    Add,
+    Conv2d,
+    Linear,
+    Mean,
+    Network,
+    PairSum,
+    Pool,
+    Precision,
+    RowMean,
+    Scale,
+    Weighted,
+    nonzeros,
+    weight_count,
+)
 from nas.spaces import SPACES
 from nas.spaces.precision import PrecisionChoices
 from supernet.elastic import ElasticLayer, Supernet
@@ -117,6 +131,12 @@ def by_hand(supernet: Supernet, network: Network, images: Tensor) -> Tensor:
                 output = module_of(supernet.layer(layer.name), layer)(first)
             case Add():
                 output = ACTIVATIONS[layer.activation](first + tensors[layer.inputs[1]])
+            case PairSum():
+                second = tensors[layer.inputs[1]]
+                rows = [first[:, :, :, 0] + second[:, :, sender] for sender in range(second.shape[2])]
+                output = ACTIVATIONS[layer.activation](torch.stack(rows, 3))
+            case RowMean():
+                output = nn.AdaptiveAvgPool2d((None, 1))(first)
             case Mean():
                 output = nn.AdaptiveAvgPool2d(1)(first).flatten(1)
             case Pool():

@@ -34,7 +34,7 @@ def labelled(subnet: Subnet, count: int, seed: int) -> TensorSplit:
     return TensorSplit(images, torch.randint(classes, (count,), generator=generator))
 
 
-@pytest.mark.parametrize("example", ["mobile", "mlp", "deepsets"])
+@pytest.mark.parametrize("example", ["mobile", "mlp", "deepsets", "interaction"])
 @pytest.mark.parametrize("single", [True, False])
 def test_logits_equal_integer_arithmetic_bit_for_bit(example: str, single: bool) -> None:
     space = EXAMPLES[example](QUANTIZED)
