@@ -62,8 +62,8 @@ class Build:
 def reuse_factors(layer: Weighted) -> tuple[int, ...]:
     """The factors that hls4ml takes for a layer as they are, ascending.
 
-    They divide the products of one position; up to the inputs of an output they leave whole outputs, and beyond they are
-    multiples of them.
+    They divide the products of one position: by parts of the inputs of an output, or by whole multiples of them.
+    A depthwise convolution is not reused.
     """
     outputs, inputs = layer.weight_shape[0], math.prod(layer.weight_shape[1:])
     if isinstance(layer, Conv2d) and layer.depthwise:

@@ -11,8 +11,8 @@ from experiments.units import BYTES, ENERGY, FRACTION, TIME, dimension_of
 
 THIN = "\u202f"
 _NAMES = {
-    "error": "error", "latency_s": "latency", "interval_s": "interval", "weight_bytes": "weights", "lut": "LUT", "ff": "FF", "dsp": "DSP",
-    "bram": "BRAM18", "energy_j": "energy", "peak_bytes": "peak memory",
+    "error": "error", "latency_s": "latency", "interval_s": "interval", "weight_bytes": "weights", "lut": "LUT",
+    "ff": "FF", "dsp": "DSP", "bram": "BRAM18", "energy_j": "energy", "peak_bytes": "peak memory",
 }  # fmt: skip
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _ENERGIES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"))

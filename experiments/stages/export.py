@@ -133,7 +133,7 @@ def _write_project(context: Context, device: Device, design: Design, path: Path,
     assert device.clock_hz is not None
     assert device.part is not None
     project = hls.emit(design, path, device.part, device.clock_hz, build)
-    verification = _equal(path, "C simulation", hls.compare(design, project, _test_images(context, design)))
+    verification = verified(path, "C simulation", hls.compare(design, project, _test_images(context, design)))
     return {"kind": "hls4ml", **asdict(verification), "build": asdict(build)}
 
 
@@ -145,19 +145,24 @@ def _write_rtl(design: Design, part: str, clock_hz: float, path: Path, images: F
         return {"missing": f"{law}; `nas fpga synth` does it"}
     try:
         project = rtl.emit(design, path / "rtl", part, clock_hz, images[:_TESTBENCH])
-        return asdict(_equal(path, "RTL", rtl.compare(design, project, images, _SIMULATION_S)))
+        return asdict(verified(path, "RTL", rtl.compare(design, project, images, _SIMULATION_S)))
     except ToolError as error:
         return {"missing": str(error)}
 
 
-def _equal(path: Path, what: str, verification: hls.Verification) -> hls.Verification:
-    if verification.mismatches:
-        shutil.rmtree(path)
+def verified(folder: Path, what: str, found: hls.Verification) -> hls.Verification:
+    """The comparison, if nothing differed.
+
+    Raises:
+        NasError: Something did; the folder is removed.
+    """
+    if found.mismatches:
+        shutil.rmtree(folder)
         raise NasError(
-            f"{path.name}: the {what} differs from the integer reference on {verification.mismatches} of "
-            f"{verification.samples} images, first in layer {verification.first_differing_layer}; it was not exported"
+            f"{folder.name}: the {what} differs from the integer reference on {found.mismatches} of "
+            f"{found.samples} images, first in layer {found.first_differing_layer}; it was not exported"
         )
-    return verification
+    return found
 
 
 def _test_images(context: Context, design: Design) -> FloatArray:
