@@ -8,6 +8,7 @@ cycles by the same formula. A layer takes the larger of
     memory  = (act_bits * inputs + weight_bits * weights + output_bits * outputs) / bits_per_cycle
 
 A depthwise layer fills only `depthwise_macs` lanes, as it has one input channel to sum over.
+Zeros take as long as any weight, but those of whole channels: these are not computed.
 The table of APQ (Wang et al., CVPR 2020), 6567 simulated layers, shows the rates of its array.
 """
 
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 
 from hw_models.work import work
 from nas.errors import NasError
-from nas.network import FLOAT_BITS, Conv2d, Input, Layer, Linear, Network, weight_count
+from nas.network import FLOAT_BITS, Conv2d, Input, Layer, Linear, Network
+from nas.pruning import dense_count, filters
 
 WIDTHS = (2, 4, 8, 16)
 
@@ -70,11 +72,11 @@ def layer_cycles(layer: Layer, device: BitFlexible) -> float:
     products = fused(layer, asked.weight_bits, asked.act_bits)
     if isinstance(layer, Linear) or (isinstance(layer, Conv2d) and layer.groups == 1):
         window = layer.kernel**2 if isinstance(layer, Conv2d) else 1
-        columns = math.ceil(layer.out_shape[0] / device.columns)
+        columns = math.ceil(filters(layer) / device.columns)
         compute = float(layer.positions * window * columns * math.ceil(layer.in_shape[0] / (device.rows * products)))
     else:
         compute = asked.macs / (device.depthwise_macs * products)
-    weights = weight_count(layer) * asked.weight_bits
+    weights = asked.weight_bits * (dense_count(layer) if isinstance(layer, Conv2d | Linear) else 0)
     outputs = math.prod(layer.out_shape) * device.output_bits
     return max(compute, (8 * asked.read_bytes + weights + outputs) / device.bits_per_cycle)
 

@@ -2,18 +2,22 @@
 
 Williams, Waterman, Patterson: Roofline: an insightful visual performance model for multicore architectures,
 CACM 52(4), 2009: attainable rate = min(peak, bandwidth * intensity). The launch is the least time of one op.
+
+Zeros take as long as any weight, and as many bytes, with two exceptions: whole channels are not computed, and where a
+device has rates for 2:4 sparsity (Mishra et al., arXiv 2104.08378), layers of that pattern are computed at these.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hw_models.work import kind, work
 from nas.errors import NasError
-from nas.network import Input, Layer, Network
+from nas.network import Conv2d, Input, Layer, Linear, Network
+from nas.pruning import GROUP, parts, pattern
 
 Bound = Literal["compute", "memory", "launch"]
 
@@ -26,11 +30,13 @@ class Roofline:
         macs_per_s: Peak multiply-accumulates per second by operand width in bits; 32 stands for float.
         bytes_per_s: Peak bandwidth of main memory.
         launch_s: Least time of one layer.
+        sparse_macs_per_s: As `macs_per_s`, zeros counted, where at least two of each four inputs have weights of zero.
     """
 
     macs_per_s: Mapping[int, float]
     bytes_per_s: float
     launch_s: float
+    sparse_macs_per_s: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +68,16 @@ def layer_time(layer: Layer, device: Roofline) -> LayerTime:
         return LayerTime(0.0, 0.0, 0.0)
     asked = work(layer)
     bits = max(asked.weight_bits, asked.act_bits)
-    rates = [rate for width, rate in device.macs_per_s.items() if width >= bits]
+    units = [*device.macs_per_s.items(), *(device.sparse_macs_per_s.items() if _half_zero(layer) else ())]
+    rates = [rate for width, rate in units if width >= bits]
     if not rates:
         raise NasError(f"layer {layer.name}: the device computes up to {max(device.macs_per_s)} bits, not {bits}")
     return LayerTime(asked.macs / max(rates), asked.bytes / device.bytes_per_s, device.launch_s)
+
+
+def _half_zero(layer: Layer) -> bool:
+    """Whether at least two of each four inputs have weights of zero, by the pattern."""
+    return isinstance(layer, Conv2d | Linear) and pattern(layer) == "n_of_m" and 2 * parts(layer)[0] <= GROUP
 
 
 def latency_s(network: Network, device: Roofline) -> float:

@@ -3,7 +3,8 @@
 SCALE-Sim (Samajdar et al., arXiv 1811.02883), runtime of one fold: 2 rows + columns + positions - 2 cycles, which are
 loading a tile's weights, then streaming the positions in and the sums out. A layer with
 `reduction` weights per output has ceil(reduction / rows) * ceil(outputs / columns) folds, in each of its groups; so a
-depthwise layer, a group per channel, uses one column at a time. Ops without weights take one lane per column.
+depthwise layer, a group per channel, uses one column at a time. Ops without weights take one lane per column. Zeros
+take as long as any weight, but those of whole channels: these have no column.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hw_models.roofline import LayerTime
 from hw_models.work import work
 from nas.errors import NasError
 from nas.network import Conv2d, Input, Layer, Linear, Network
+from nas.pruning import dense_count, filters
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +34,18 @@ def folds(layer: Layer, device: Systolic) -> int:
     """How many tiles of weights the array loads for a layer; 0 where there are no weights."""
     match layer:
         case Conv2d() | Linear():
-            groups = layer.groups if isinstance(layer, Conv2d) else 1
+            outputs = filters(layer)
+            groups = min(layer.groups, outputs) if isinstance(layer, Conv2d) else 1
             reduction = math.prod(layer.weight_shape[1:])
-            return (
-                groups * math.ceil(reduction / device.rows) * math.ceil(layer.out_shape[0] // groups / device.columns)
-            )
+            columns = math.ceil(math.ceil(outputs / groups) / device.columns)
+            return groups * math.ceil(reduction / device.rows) * columns
         case _:
             return 0
 
 
 def utilisation(layer: Conv2d | Linear, device: Systolic) -> float:
     """Share of multipliers that hold a weight, over the layer's tiles, in (0, 1]."""
-    return math.prod(layer.weight_shape) / (folds(layer, device) * device.rows * device.columns)
+    return dense_count(layer) / (folds(layer, device) * device.rows * device.columns)
 
 
 def compute_s(layer: Layer, device: Systolic) -> float:

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import ClassVar, Literal
 
 from nas.errors import NasError
+from nas.pruning import Pattern, dense_count, filters, parts
 
 Shape = tuple[int, ...]
 Activation = Literal["identity", "relu", "hswish", "hsigmoid"]
@@ -69,6 +70,7 @@ class Conv2d:
     norm: bool = True
     precision: Precision = FLOAT
     sparsity: float = 0.0
+    pattern: Pattern = "unstructured"
 
     @property
     def weight_shape(self) -> Shape:
@@ -96,6 +98,7 @@ class Linear:
     norm: bool = True
     precision: Precision = FLOAT
     sparsity: float = 0.0
+    pattern: Pattern = "unstructured"
     positions: ClassVar[int] = 1
 
     @property
@@ -213,22 +216,22 @@ def weight_count(layer: Layer) -> int:
 
 def nonzeros(layer: Layer) -> int:
     """Number of weights that pruning keeps: exact to one weight, and never none."""
-    count = weight_count(layer)
     if not isinstance(layer, Weighted):
         return 0
-    return max(1, count - math.floor(count * layer.sparsity + 1e-9))
+    kept, count = parts(layer)
+    return weight_count(layer) // count * kept
 
 
 def macs(layer: Layer) -> int:
-    """Multiply-accumulates for one input, zeros included."""
-    return weight_count(layer) * layer.positions if isinstance(layer, Weighted) else 0
+    """Multiply-accumulates for one input, zeros included but those of whole channels."""
+    return dense_count(layer) * layer.positions if isinstance(layer, Weighted) else 0
 
 
 def weight_bytes(layer: Layer) -> float:
-    """Bytes of the densely packed weights and the 32-bit bias."""
+    """Bytes of the densely packed weights and the 32-bit bias of the channels that are computed."""
     if not isinstance(layer, Weighted):
         return 0.0
-    return weight_count(layer) * layer.precision.weight_bits / 8 + 4 * layer.out_shape[0]
+    return dense_count(layer) * layer.precision.weight_bits / 8 + 4 * filters(layer)
 
 
 @dataclass(frozen=True)
@@ -300,5 +303,5 @@ def _read_shape(layer: Layer, source: str) -> Shape:
 
 def _float_layer(layer: Layer) -> Layer:
     if isinstance(layer, Weighted):
-        return replace(layer, precision=FLOAT, sparsity=0.0)
+        return replace(layer, precision=FLOAT, sparsity=0.0, pattern="unstructured")
     return layer if isinstance(layer, Input) else replace(layer, precision=FLOAT)

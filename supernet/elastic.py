@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.fixed_point import FixedPoint
-from nas.network import FLOAT_BITS, Conv2d, Network, Shape, Weighted, nonzeros, weight_count
+from nas.network import FLOAT_BITS, Conv2d, Network, Shape, Weighted, weight_count
 from supernet.batch_norm import Moments, Statistics, fold, measure, moments, normalise
-from supernet.prune import prune_mask
+from supernet.prune import layer_mask, mask_bias
 from supernet.quantize import quantize_bias, quantize_weight, weight_format
 from supernet.run import Reader, activate, batch_format, product, run
 from supernet.settings import Gradient
@@ -121,8 +121,7 @@ class Supernet(nn.Module):
         Returns:
             Its output, shape (n, *layer.out_shape); what its BatchNorm normalises by; and what it is made of.
         """
-        shared = self.layer(layer.name)
-        weight, (gain, bias) = shared.cut(layer), shared.affine(layer)
+        weight, gain, bias = self.layer(layer.name).form(layer)
         if not layer.norm:
             output, state = _rounded(layer, x, act, weight, bias)
             return output, None, state
@@ -135,8 +134,7 @@ class Supernet(nn.Module):
 
     def _weighted(self, layer: Weighted, x: Tensor, act: FixedPoint | None, given: Moments | None) -> Tensor:
         """The output of one layer, shape (n, *layer.out_shape)."""
-        shared = self.layer(layer.name)
-        weight, (gain, bias) = shared.cut(layer), shared.affine(layer)
+        weight, gain, bias = self.layer(layer.name).form(layer)
         if not layer.norm:
             return _rounded(layer, x, act, weight, bias, self.gradient)[0]
         if layer.precision.weight_bits == FLOAT_BITS:  # as below, with one product instead of two
@@ -177,21 +175,24 @@ class ElasticLayer(nn.Module):
         sizes = sorted(k for k in kernels if isinstance(layer, Conv2d) and k < layer.kernel)
         self.transforms = nn.ParameterDict({str(k): nn.Parameter(torch.eye(k * k)) for k in sizes})
 
-    def cut(self, layer: Weighted) -> Tensor:
-        """The weight of one form of the layer, shape `layer.weight_shape`, pruned to its sparsity."""
+    def form(self, layer: Weighted) -> tuple[Tensor, Tensor, Tensor]:
+        """One form of the layer, pruned: weight, shape `layer.weight_shape`, gain and bias, shape (out channels,)."""
+        weight, shape = self._cut(layer), layer.out_shape[:1]
+        gain, bias = _crop(self.gain, shape), _crop(self.bias, shape)
+        if layer.sparsity == 0:
+            return weight, gain, bias
+        mask = layer_mask(layer, weight, bias)
+        return weight * mask, gain, mask_bias(layer, bias, mask)
+
+    def _cut(self, layer: Weighted) -> Tensor:
+        """The weight of one form of the layer, shape `layer.weight_shape`."""
         channels = layer.weight_shape[:2]
         weight: Tensor = self.weight
         if isinstance(layer, Conv2d) and layer.kernel < weight.shape[-1]:
             for size in sorted((int(k) for k in self.transforms if int(k) >= layer.kernel), reverse=True):
                 centre = _crop(weight, (*channels, size, size))
                 weight = (centre.flatten(2) @ self.transforms[str(size)]).view_as(centre)
-        weight = _crop(weight, layer.weight_shape)
-        return weight if layer.sparsity == 0 else weight * prune_mask(weight, nonzeros(layer))
-
-    def affine(self, layer: Weighted) -> tuple[Tensor, Tensor]:
-        """`gain` and `bias` of one form of the layer, shape (out channels,)."""
-        shape = layer.out_shape[:1]
-        return _crop(self.gain, shape), _crop(self.bias, shape)
+        return _crop(weight, layer.weight_shape)
 
 
 def _crop(weight: Tensor, shape: Shape) -> Tensor:

@@ -63,8 +63,7 @@ def extract(supernet: Supernet, network: Network, statistics: Statistics) -> Pla
     _require_float(network)
     plain = PlainNet(network)
     for layer in network.weighted:
-        shared, core = supernet.layer(layer.name), plain.core(layer)
-        weight, (gain, bias) = shared.cut(layer), shared.affine(layer)
+        core, (weight, gain, bias) = plain.core(layer), supernet.layer(layer.name).form(layer)
         core.weight = nn.Parameter(weight.clone())
         if not layer.norm:
             core.bias = nn.Parameter(bias.clone())

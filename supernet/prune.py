@@ -1,4 +1,4 @@
-"""Pruning by magnitude: masks of single weights, of N:M groups and of channels, and the schedule of a rising sparsity.
+"""Pruning by magnitude: masks of single weights, of N:M groups and of channels.
 
 Every mask is of zeros and ones in the shape and type of its weight. Ties fall to the earlier weights, so masks are
 nested: what a sparser one keeps, a denser one keeps too.
@@ -10,25 +10,31 @@ import torch
 from torch import Tensor
 
 from nas.errors import NasError
+from nas.network import Weighted
+from nas.pruning import GROUP, parts, pattern
 
 
-def cubic_sparsity(step: int, start: int, every: int, count: int, initial: float, final: float) -> float:
-    """The sparsity of one training step: Zhu & Gupta, "To prune, or not to prune" (2017), eq. 1.
+def layer_mask(layer: Weighted, weight: Tensor, bias: Tensor) -> Tensor:
+    """Mark the weights that a layer keeps, exactly `nonzeros(layer)`, by its pattern.
 
-    s_t = s_f + (s_i - s_f) (1 - (t - t_0) / (n dt))^3 with t_0 = `start`, dt = `every` steps and n = `count`.
-    It is `initial` before, changes once every `every` steps and is `final` from start + count * every on.
-    Raises NasError unless every >= 1, count >= 1 and 0 <= initial <= final < 1.
+    Of a layer that is pruned already, it marks all weights that are not zero: scaling a channel, as folding BatchNorm
+    does, takes nothing from them.
     """
-    for name, value in (("every", every), ("count", count)):
-        if value < 1:
-            raise NasError(f"pruning schedule: {name} must be at least 1; got {value}, take 1 or more")
-    if not 0 <= initial <= final < 1:
-        raise NasError(
-            f"pruning schedule: sparsities must satisfy 0 <= initial <= final < 1; "
-            f"got initial {initial:g}, final {final:g}; raise it from a smaller one to a larger one below 1"
-        )
-    changes = min((step - start) // every, count)
-    return initial if changes <= 0 else final + (initial - final) * (1 - changes / count) ** 3
+    kept, count = parts(layer)
+    if kept == count:
+        return torch.ones_like(weight)
+    match pattern(layer):
+        case "unstructured":
+            return prune_mask(weight, kept)
+        case "n_of_m":
+            return n_of_m_mask(weight, kept, GROUP)
+        case "channel":
+            return channel_mask(weight, bias, kept)
+
+
+def mask_bias(layer: Weighted, bias: Tensor, mask: Tensor) -> Tensor:
+    """The bias of a layer with this mask, shape (out,): a channel that is pruned whole has none, so its output is 0."""
+    return bias * mask.flatten(1)[:, 0] if pattern(layer) == "channel" else bias
 
 
 def prune_mask(weight: Tensor, keep: int) -> Tensor:
@@ -58,13 +64,15 @@ def n_of_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     return torch.zeros_like(groups).scatter_(2, best, 1).flatten(1, 2)
 
 
-def channel_mask(weight: Tensor, keep: int) -> Tensor:
-    """Mark all weights of the `keep` output channels of largest L1 norm; `weight` has shape (out, ...).
+def channel_mask(weight: Tensor, bias: Tensor, keep: int) -> Tensor:
+    """Mark all weights of the `keep` output channels of largest L1 norm; `weight` has shape (out, ...), `bias` (out,).
 
+    Of channels whose weights are zero, those that give something, a bias, come first.
     Raises NasError unless keep is 1..out.
     """
     channels = weight.shape[0]
     if not 1 <= keep <= channels:
         raise NasError(f"channel pruning: keep must be 1..{channels}, the output channels; got {keep}, take {channels}")
-    kept = prune_mask(weight.detach().abs().flatten(1).sum(1), keep)
+    norm = weight.detach().abs().flatten(1).sum(1)
+    kept = prune_mask(norm.where(norm > 0, torch.finfo(norm.dtype).tiny * (bias != 0)), keep)
     return kept.view(-1, *(1,) * (weight.dim() - 1)).expand_as(weight)

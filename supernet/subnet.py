@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nas.design import Design, LayerNumbers
 from nas.fixed_point import FixedPoint
 from nas.network import Layer, Network, Weighted
+from supernet.prune import layer_mask, mask_bias
 from supernet.quantize import quantize_bias, quantize_weight
 from supernet.run import activate, product, run
 
@@ -29,7 +30,7 @@ class LayerState:
 class Subnet(nn.Module):
     """Runs one network. Weights are rounded to their formats at every use, so training is quantization-aware.
 
-    Pruned weights stay zero: each mask is fixed by the zeros of the weight it was built from.
+    Pruned weights stay zero: masks are fixed by the weights it was built from, see `supernet.prune.layer_mask`.
     """
 
     def __init__(self, network: Network, states: Mapping[str, LayerState]) -> None:
@@ -70,11 +71,11 @@ class _FoldedLayer(nn.Module):
         self.frac: Tensor | None
         self.mask: Tensor
         self.register_buffer("frac", state.weight_frac)
-        self.register_buffer("mask", (state.weight != 0).to(state.weight.dtype))
+        self.register_buffer("mask", layer_mask(layer, state.weight, state.bias))
 
     def rounded(self) -> tuple[Tensor, Tensor]:
         weight = quantize_weight(self.weight * self.mask, self.frac, self.layer.precision.weight_bits)
-        return weight, quantize_bias(self.bias, self.frac, self.act)
+        return weight, quantize_bias(mask_bias(self.layer, self.bias, self.mask), self.frac, self.act)
 
     def forward(self, x: Tensor) -> Tensor:
         return activate(self.layer, product(self.layer, x, *self.rounded()))

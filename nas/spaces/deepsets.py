@@ -22,6 +22,7 @@ from nas.spaces.precision import (
     depth_gate,
     gene,
     layer_precision,
+    patterned,
     precision_genes,
     require_choices,
 )
@@ -113,7 +114,7 @@ class DeepsetsSpace:
         for index in range(1, depth):
             layers.append(positionwise(f"phi{index}", layers[-1], f"phi{index}", values))
         layers.append(positionwise(f"latent{depth}", layers[-1], "latent", values))
-        return Network((*layers, *self._behind(layers[-1], values)))
+        return Network(patterned((*layers, *self._behind(layers[-1], values)), self.choices.precision))
 
     def _behind(self, source: Layer, values: Mapping[str, float]) -> list[Layer]:
         """What follows phi; the mean reads in the format of the layer that reads it."""

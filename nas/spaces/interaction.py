@@ -20,7 +20,7 @@ from nas.genotype import Gene
 from nas.network import Add, Conv2d, Input, Layer, Mean, Network, PairSum, Precision, RowMean, Shape
 from nas.spaces.deepsets import Tower, positionwise, require_particles, require_sets
 from nas.spaces.images import dense
-from nas.spaces.precision import PrecisionChoices, chosen, gene, layer_precision, precision_genes
+from nas.spaces.precision import PrecisionChoices, chosen, gene, layer_precision, patterned, precision_genes
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class InteractionSpace:
             layers.append(positionwise(name, layers[-1], genes, values))
         mean = Mean("mean", (layers[-1].name,), layers[-1].out_shape, _reads(values, "head"))
         head = dense("head", mean, self.classes, values, "identity")
-        return Network((*layers, mean, head))
+        return Network(patterned((*layers, mean, head), self.choices.precision))
 
     def maximal(self) -> tuple[Network, ...]:
         top = [len(gene.choices) - 1 for gene in self.genes]

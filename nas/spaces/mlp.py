@@ -17,6 +17,7 @@ from nas.spaces.precision import (
     depth_gate,
     gene,
     layer_precision,
+    patterned,
     precision_genes,
     require_choices,
 )
@@ -76,7 +77,7 @@ class MlpSpace:
             layers.append(Linear(name, (source.name,), source.out_shape, out, "relu", True, *read))
         read, source = layer_precision(values, "head"), layers[-1]
         head = Linear(f"head{depth}", (source.name,), source.out_shape, (self.classes,), "identity", False, *read)
-        return Network((*layers, head))
+        return Network(patterned((*layers, head), self.choices.precision))
 
     def maximal(self) -> tuple[Network, ...]:
         top = [len(gene.choices) - 1 for gene in self.genes]

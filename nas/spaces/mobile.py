@@ -34,6 +34,7 @@ from nas.spaces.precision import (
     depth_gate,
     gene,
     layer_precision,
+    patterned,
     precision_genes,
     require_choices,
 )
@@ -184,7 +185,7 @@ class MobileSpace:
         for block in choices.blocks:
             if block.present(values):
                 layers += block.lower(layers[-1], values)
-        return Network((*layers, *self._lower_tail(layers[-1], values)))
+        return Network(patterned((*layers, *self._lower_tail(layers[-1], values)), self.choices.precision))
 
     def _lower_tail(self, source: Layer, values: Mapping[str, float]) -> list[Layer]:
         """The mean reads in the format of the layer that reads it."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nas.errors import NasError
 from nas.genotype import Gate, Gene, GeneKind
-from nas.network import FLOAT_BITS, Precision
+from nas.network import FLOAT_BITS, Layer, Precision, Weighted
+from nas.pruning import GROUP, Pattern
 
 
 @dataclass(frozen=True)
 class PrecisionChoices:
-    """Choices each weighted layer has of its own, in any order; 32 bits stand for float."""
+    """Choices each weighted layer has of its own, in any order; 32 bits stand for float.
+
+    `pattern` is that of the zeros of all layers where it can be, see `nas.pruning`.
+    """
 
     weight_bits: tuple[int, ...] = (FLOAT_BITS,)
     act_bits: tuple[int, ...] = (FLOAT_BITS,)
     sparsity: tuple[float, ...] = (0.0,)
+    pattern: Pattern = "unstructured"
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
@@ -30,6 +35,9 @@ class PrecisionChoices:
             Precision(act_bits=act)
         if not all(0 <= s < 1 for s in self.sparsity):
             raise NasError(f"sparsity must lie in [0, 1), the share of zeros; got {list(self.sparsity)}")
+        if self.pattern == "n_of_m" and any(s * GROUP % 1 for s in self.sparsity):
+            law = f"sparsity must be multiples of 1/{GROUP} for pattern n_of_m, which takes some of {GROUP} inputs"
+            raise NasError(f"{law}; got {list(self.sparsity)}")
 
 
 def require_choices(name: str, choices: tuple[float, ...]) -> None:
@@ -62,6 +70,13 @@ def layer_precision(values: Mapping[str, float], layer: str) -> tuple[Precision,
     """Read a layer's precision and sparsity from the chosen values of all genes."""
     precision = Precision(int(values[f"{layer}.weight_bits"]), int(values[f"{layer}.act_bits"]))
     return precision, values[f"{layer}.sparsity"]
+
+
+def patterned(layers: Sequence[Layer], choices: PrecisionChoices) -> tuple[Layer, ...]:
+    """Layers of a space with these choices, their zeros in its pattern."""
+    if choices.pattern == "unstructured":
+        return tuple(layers)
+    return tuple(replace(layer, pattern=choices.pattern) if isinstance(layer, Weighted) else layer for layer in layers)
 
 
 def chosen(genes: tuple[Gene, ...], genotype: tuple[int, ...] | list[int]) -> dict[str, float]:

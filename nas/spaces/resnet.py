@@ -33,6 +33,7 @@ from nas.spaces.precision import (
     depth_gate,
     gene,
     layer_precision,
+    patterned,
     precision_genes,
     require_choices,
 )
@@ -158,7 +159,7 @@ class ResnetSpace:
         last, (read, _) = layers[-1], layer_precision(values, "head")
         mean = Mean("mean", (last.name,), last.out_shape, read)
         head: Linear = dense("head", mean, self.classes, values, "identity")
-        return Network((*layers, mean, head))
+        return Network(patterned((*layers, mean, head), self.choices.precision))
 
     def _stem(self, images: Layer, values: Mapping[str, float]) -> list[Layer]:
         """The Add reads in the format of the convolution beside it; the pool in that of the first block."""

@@ -5,7 +5,7 @@ import functools
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,6 +110,40 @@ def test_the_roofline_explains_what_binds() -> None:
     two = Network((Input("image", (10, 1, 1)), conv(10, 10, 1, name="first"), conv(10, 1, 1, name="second")))
     assert explained(two, ROOF) == "76 % of the time memory-bound, mostly convolution first"
     assert "launch-bound" in explained(two, roofline.Roofline({8: 1e9}, 1e9, 1.0))
+
+
+def test_zeros_pay_only_where_hardware_skips_them() -> None:
+    """None do but those of whole channels, on every device, and 2:4 where it has rates for that."""
+    layer, depthwise = conv(8, 9, 4, 3), conv(6, 6, 2, 3, 6)
+    for price in (*MODELS.values(), weight_bytes):
+        for pattern in ("unstructured", "n_of_m"):
+            assert price(replace(layer, sparsity=0.75, pattern=pattern)) == price(layer)
+        fewer, smaller = replace(layer, sparsity=5 / 9, pattern="channel"), conv(8, 4, 4, 3)
+        assert work(fewer).macs == work(smaller).macs
+        assert price(smaller) <= price(fewer) <= price(layer)
+    assert weight_bytes(fewer) == weight_bytes(smaller)
+    assert systolic.folds(fewer, ARRAY) == systolic.folds(smaller, ARRAY)
+    assert systolic.folds(replace(depthwise, sparsity=0.5, pattern="channel"), ARRAY) == 3 * 3
+    channels = replace(conv(40, 80, 14, 3), sparsity=0.45, pattern="channel")
+    assert bit_flexible.layer_cycles(channels, FUSION) == 196 * 9 * 2 * 3
+
+
+def test_sparse_rates_are_for_two_of_four_and_what_fits_them() -> None:
+    device = roofline.Roofline({8: 1000.0, 32: 100.0}, 1e9, 0.0, {8: 2000.0})
+
+    def factor(layer: Conv2d, **pruned: Any) -> float:
+        dense, sparse = (roofline.layer_time(each, device).compute_s for each in (layer, replace(layer, **pruned)))
+        return dense / sparse
+
+    wide, floats = conv(8, 4, 4, 3), conv(8, 4, 4, 3, bits=Precision())
+    assert [factor(wide, sparsity=s, pattern="n_of_m") for s in (0, 0.25, 0.5, 0.75)] == [1, 1, 2, 2]
+    assert factor(wide, sparsity=0.5) == factor(floats, sparsity=0.5, pattern="n_of_m") == 1
+    assert factor(conv(6, 4, 4, 3), sparsity=0.5, pattern="n_of_m") == 1
+    assert factor(conv(8, 8, 4, 3, 8), sparsity=0.5, pattern="n_of_m") == 1
+    for name in ("h200", "jetson-orin-nano"):
+        found = load_device(name).roofline
+        assert found is not None
+        assert found.sparse_macs_per_s[8] == 2 * found.macs_per_s[8]
 
 
 def test_energy_by_hand() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from nas.errors import NasError
@@ -15,6 +17,7 @@ from nas.network import (
     weight_bytes,
     weight_count,
 )
+from nas.pruning import Pattern, pattern
 
 INPUT = Input("input", (3, 8, 8))
 CONV = Conv2d("conv", ("input",), (3, 8, 8), (6, 4, 4), 3, 2, precision=Precision(4, 8), sparsity=0.5)
@@ -48,6 +51,30 @@ def test_pruning_is_exact_and_never_total() -> None:
         for percent in range(100):
             layer = Linear("l", ("i",), (count,), (1,), sparsity=percent / 100)
             assert nonzeros(layer) == max(1, count - count * percent // 100)
+
+
+def test_patterns_prune_whole_parts() -> None:
+    """Of a dense layer with whole groups all three; of others what their shapes and outputs allow."""
+    dense = Conv2d("c", ("i",), (8, 4, 4), (6, 4, 4), 3, sparsity=0.5)
+    patterns: tuple[Pattern, ...] = ("unstructured", "n_of_m", "channel")
+    assert [nonzeros(replace(dense, pattern=each)) for each in patterns] == [216, 216, 216]
+    for sparsity, channels, group in ((0.0, 6, 4), (0.3, 5, 3), (0.9, 1, 1), (0.99, 1, 1)):
+        assert nonzeros(replace(dense, sparsity=sparsity, pattern="channel")) == channels * 72
+        assert nonzeros(replace(dense, sparsity=sparsity, pattern="n_of_m")) == 108 * group
+        assert macs(replace(dense, sparsity=sparsity, pattern="channel")) == channels * 72 * 16
+        assert weight_bytes(replace(dense, sparsity=sparsity, pattern="channel")) == channels * (72 * 4 + 4)
+        assert macs(replace(dense, sparsity=sparsity, pattern="n_of_m")) == macs(dense)
+
+
+@pytest.mark.parametrize("asked", ["n_of_m", "channel"])
+def test_layers_that_cannot_have_a_pattern_are_pruned_weight_by_weight(asked: Pattern) -> None:
+    first = Conv2d("c", ("i",), (3, 4, 4), (8, 4, 4), 3)
+    wide = Linear("l", ("i",), (8,), (8,), "relu", False)
+    gates, logits = replace(wide, activation="hsigmoid"), replace(wide, activation="identity")
+    layers = (first, replace(DEPTHWISE, sparsity=0.5), wide, gates, logits)
+    able = {"n_of_m": [False, False, True, True, True], "channel": [True, True, True, False, False]}
+    found = [pattern(replace(layer, pattern=asked)) for layer in layers]
+    assert found == [asked if can else "unstructured" for can in able[asked]]
 
 
 @pytest.mark.parametrize(

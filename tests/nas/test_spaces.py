@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +116,18 @@ AMPLE: dict[str, SearchSpace] = {
         48, (ResnetStage(48, 1, (1, 2)), ResnetStage(96, 2, (1, 3))), (0.2, 0.5), (5 / 6, 1)
     ).build((3, 8, 8), 10),
     "mlp": MlpChoices((1, 2, 4), (8, 16, 32), PRECISION).build((1, 8, 8), 10),
+    "mlp of channels": MlpChoices((1, 2), (8, 16), PrecisionChoices((4, 8), (8,), (0.0, 0.25, 0.5), "channel")).build(
+        (1, 8, 8), 10
+    ),
+    "resnet, some of whose groups are whole": ResnetChoices(
+        12,
+        (ResnetStage(12, 1, (1, 2)), ResnetStage(24, 2, (1, 3))),
+        (0.25, 0.5),
+        (0.5, 1),
+        PrecisionChoices((8,), (8,), (0.0, 0.5, 0.75), "n_of_m"),
+        (0, 1),
+        divisor=1,
+    ).build((3, 32, 32), 10),
     "deepsets": DeepsetsChoices(Tower((1, 2, 3), (8, 16, 32)), Tower((1, 2), (12, 24)), (4, 16, 8), PRECISION).build(
         (4, 16, 1), 10
     ),
@@ -206,6 +220,14 @@ def test_maximal_networks_hold_every_layer(ample: SearchSpace) -> None:
             full = held[layer.name]
             assert isinstance(full, Conv2d | Linear)
             assert all(a <= b for a, b in zip(layer.weight_shape, full.weight_shape, strict=True))
+
+
+def test_every_layer_has_the_pattern_of_its_space(ample: SearchSpace) -> None:
+    choices: Any = ample.choices  # type: ignore[attr-defined]
+    channels = replace(choices, precision=replace(choices.precision, pattern="channel"))
+    space: SearchSpace = replace(ample, choices=channels)  # type: ignore[type-var]
+    for genotype in some(space, 5):
+        assert {layer.pattern for layer in space.lower(genotype.tolist()).weighted} == {"channel"}
 
 
 def test_tables_equal_lowered_sums(ample: SearchSpace) -> None:
@@ -356,6 +378,10 @@ def test_choices_of_particles_say_how_many_there_are() -> None:
         (lambda: DeepsetsChoices(*TOWERS, (4, 16)).build((3, 8, 1), 5), "at most the data's, 8; got 16"),
         (lambda: InteractionChoices(*TOWERS).build((3, 8), 5), r"`interaction` reads sets.*has shape \(3, 8\)"),
         (lambda: PrecisionChoices(sparsity=(1.0,)), r"sparsity must lie in \[0, 1\)"),
+        (
+            lambda: PrecisionChoices(sparsity=(0, 0.6), pattern="n_of_m"),
+            r"sparsity must be multiples of 1/4 for pattern n_of_m.*got \[0, 0.6\]",
+        ),
         (lambda: PrecisionChoices(weight_bits=(1,)), "weight_bits must be 2..16"),
         (lambda: PrecisionChoices(act_bits=(24,)), "act_bits must be 2..16"),
         (lambda: MobileChoices(4, (Stage(6, 2, (1,)),), (3,), (2,)).build((64,), 10), r"this data has shape \(64,\)"),

@@ -168,7 +168,7 @@ def test_gradients_of_a_cut_are_those_of_slices(example: str) -> None:
             upstream = torch.randn(layer.weight_shape, dtype=torch.float64)
             found, expected = (
                 torch.autograd.grad(weight, held, upstream, allow_unused=True, materialize_grads=True)
-                for weight in (shared.cut(layer), sliced(shared, layer))
+                for weight in (shared.form(layer)[0], sliced(shared, layer))
             )
             for one, other in zip(found, expected, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
@@ -358,7 +358,7 @@ def test_pruning_is_exact_to_one_weight() -> None:
         masks = []
         for sparsity in (0.0, 0.1, 0.333, 0.5, 0.75, 0.99):
             pruned = dataclasses.replace(layer, sparsity=sparsity)
-            weight = supernet.layer(layer.name).cut(pruned)
+            weight, _, _ = supernet.layer(layer.name).form(pruned)
             assert int(weight.count_nonzero()) == nonzeros(pruned)
             masks.append(weight != 0)
         for dense, sparse in itertools.pairwise(masks):

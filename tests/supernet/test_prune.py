@@ -1,9 +1,8 @@
-"""Masks against all masks there are, and the schedule against its formula."""
+"""Masks against all masks there are."""
 
 from __future__ import annotations
 
 import itertools
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import NasError
-from supernet.prune import channel_mask, cubic_sparsity, n_of_m_mask, prune_mask
+from supernet.prune import channel_mask, n_of_m_mask, prune_mask
 
 SHAPES = [(6, 8), (5, 4, 3, 3), (3, 12, 1, 1)]
 
@@ -65,7 +64,7 @@ def test_channels_of_the_largest_norm_are_kept_whole(shape: tuple[int, ...]) -> 
     norms = [float(np.abs(channel).sum()) for channel in weight.numpy()]
     assert norms[0] == norms[1]
     ranked = sorted(range(shape[0]), key=lambda channel: (-norms[channel], channel))
-    masks = [channel_mask(weight, keep) for keep in range(1, shape[0] + 1)]
+    masks = [channel_mask(weight, weight.new_zeros(len(weight)), keep) for keep in range(1, shape[0] + 1)]
     for keep, mask in enumerate(masks, 1):
         assert mask.shape == weight.shape
         assert [bool(channel.all()) for channel in mask] == [channel in ranked[:keep] for channel in range(shape[0])]
@@ -73,36 +72,21 @@ def test_channels_of_the_largest_norm_are_kept_whole(shape: tuple[int, ...]) -> 
     assert nested(masks)
 
 
+def test_of_channels_without_weights_those_with_a_bias_are_kept() -> None:
+    weight = torch.tensor([[0.0], [0.0], [1e-30], [0.0], [2.0]])
+    bias = torch.tensor([0.0, 3.0, 0.0, -1.0, 0.0])
+    ranked = [4, 2, 1, 3, 0]
+    for keep in range(1, 6):
+        assert channel_mask(weight, bias, keep).flatten().nonzero().flatten().tolist() == sorted(ranked[:keep])
+
+
 def test_every_mask_multiplies_a_weight_and_stops_the_gradient_of_its_zeros() -> None:
     weight = tied(4, 8).requires_grad_()
-    for mask in (prune_mask(weight, 9), n_of_m_mask(weight, 2, 4), channel_mask(weight, 3)):
+    for mask in (prune_mask(weight, 9), n_of_m_mask(weight, 2, 4), channel_mask(weight, weight[:, 0], 3)):
         assert mask.dtype == weight.dtype
         assert not mask.requires_grad
         (gradient,) = torch.autograd.grad((weight * mask).sum(), weight)
         assert torch.equal(gradient, mask)
-
-
-@pytest.mark.parametrize(("initial", "final"), [(0.0, 0.75), (0.25, 0.9), (0.5, 0.5)])
-def test_sparsity_follows_the_formula_in_steps(initial: float, final: float) -> None:
-    start, every, count = 7, 5, 12
-    values = [cubic_sparsity(step, start, every, count, initial, final) for step in range(100)]
-    for step in range(start, start + count * every + 1, every):
-        rest = (1 - Fraction(step - start, count * every)) ** 3
-        exact = Fraction(final) + (Fraction(initial) - Fraction(final)) * rest
-        assert values[step : step + every] == pytest.approx([float(exact)] * every, abs=1e-12)
-        assert len(set(values[step : step + every])) == 1
-    assert set(values[: start + every]) == {initial}
-    assert set(values[start + count * every :]) == {final}
-    assert values == sorted(values)
-    assert len(set(values)) == (1 if initial == final else count + 1)
-
-
-def test_a_rising_sparsity_only_takes_weights_away() -> None:
-    weight = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    sparsities = [cubic_sparsity(step, 2, 3, 4, 0.1, 0.75) for step in range(20)]
-    masks = [prune_mask(weight, round(weight.numel() * (1 - sparsity))) for sparsity in reversed(sparsities)]
-    assert nested(masks)
-    assert int(masks[0].sum()) == weight.numel() // 4
 
 
 @pytest.mark.parametrize(
@@ -122,19 +106,4 @@ def test_bad_groups_are_refused(n: int, m: int, shape: tuple[int, ...], message:
 @pytest.mark.parametrize("keep", [0, 4])
 def test_bad_channel_counts_are_refused(keep: int) -> None:
     with pytest.raises(NasError, match=rf"keep must be 1\.\.3, the output channels; got {keep}, take 3"):
-        channel_mask(torch.ones(3, 2), keep)
-
-
-@pytest.mark.parametrize(
-    ("every", "count", "initial", "final", "message"),
-    [
-        (0, 4, 0.0, 0.5, "every must be at least 1; got 0"),
-        (1, 0, 0.0, 0.5, "count must be at least 1; got 0"),
-        (1, 4, 0.6, 0.5, "initial <= final < 1; got initial 0.6, final 0.5"),
-        (1, 4, 0.0, 1.0, "got initial 0, final 1"),
-        (1, 4, -0.1, 0.5, "got initial -0.1"),
-    ],
-)
-def test_bad_schedules_are_refused(every: int, count: int, initial: float, final: float, message: str) -> None:
-    with pytest.raises(NasError, match=message):
-        cubic_sparsity(0, 0, every, count, initial, final)
+        channel_mask(torch.ones(3, 2), torch.ones(3), keep)
