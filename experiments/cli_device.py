@@ -83,7 +83,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the new device is called, such as pi-4.")],
     config: Config,
-    engine: Annotated[str, typer.Option(help="What runs the models: onnxruntime, openvino or torch.")] = "onnxruntime",
+    engine: Annotated[
+        str, typer.Option(help="What runs the models: onnxruntime, openvino, torch, torch-cuda or torch-cuda-fp16.")
+    ] = "onnxruntime",
     host: Annotated[str | None, typer.Option(help="Another machine, as ssh takes it: user@pi.")] = None,
     python: Annotated[str, typer.Option(help="The command that starts Python there.")] = "python3",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = 1,

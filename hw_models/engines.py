@@ -14,20 +14,37 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from hw_models.machine import Processor
+
 DEFAULT = "onnxruntime"
 
 
 class Engine(Protocol):
-    """What runs ONNX models on the CPU, in single precision or, where a model is quantized, in its integers.
+    """What runs ONNX models, in single precision or, where a model is quantized, in its integers.
 
-    `torch` runs float models only.
+    Those of torch run float models only; `torch-cuda-fp16` rounds them to half precision.
     """
 
-    NAME: str
-    VERSION: str
+    @property
+    def NAME(self) -> str:
+        """Its key in `ENGINES`."""
+        ...
 
-    def repeated_call(self, model: bytes, threads: int = 1) -> Callable[[int], None]:
-        """A function that runs the model so many times on one fixed input (batch 1)."""
+    @property
+    def VERSION(self) -> str:
+        """As its maker counts them."""
+        ...
+
+    @property
+    def PROCESSOR(self) -> Processor:
+        """What runs the models."""
+        ...
+
+    def repeated_call(self, model: bytes, threads: int = 1) -> Callable[[int], float | None]:
+        """A function that runs the model so many times on one fixed input (batch 1).
+
+        It returns the seconds they took by the processor's own clock; None where that is the program's clock.
+        """
         ...
 
     def predict(self, model: bytes, images: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
@@ -53,12 +70,34 @@ def _torch() -> Engine:
     return torch_engine
 
 
-ENGINES: Mapping[str, Callable[[], Engine]] = {"onnxruntime": _onnxruntime, "openvino": _openvino, "torch": _torch}
+def _torch_cuda() -> Engine:
+    from hw_models import torch_cuda_engine
+
+    return torch_cuda_engine.single()
+
+
+def _torch_cuda_fp16() -> Engine:
+    from hw_models import torch_cuda_engine
+
+    return torch_cuda_engine.half()
+
+
+ENGINES: Mapping[str, Callable[[], Engine]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torch": _torch,
+    "torch-cuda": _torch_cuda,
+    "torch-cuda-fp16": _torch_cuda_fp16,
+}
+
+_TORCH = "'torch>=2.9,<3' 'onnx>=1.23,<1.24'"
 
 REQUIREMENTS: Mapping[str, str] = {
     "onnxruntime": "'onnxruntime>=1.19'",
     "openvino": "'openvino>=2026.4,<2027' (the extra of hwnas[openvino])",
-    "torch": "'torch>=2.9,<3' 'onnx>=1.23,<1.24'",
+    "torch": _TORCH,
+    "torch-cuda": _TORCH,
+    "torch-cuda-fp16": _TORCH,
 }
 """What pip installs for each engine."""
 
@@ -67,7 +106,7 @@ def load_engine(name: str) -> Engine:
     """The engine of this name.
 
     Raises:
-        NasError: There is none, or its package is not installed on this machine.
+        NasError: There is none, its package is not installed on this machine, or it has no GPU that it needs.
     """
     if name not in ENGINES:
         raise NasError(f"engine {name!r} is unknown; known are {', '.join(ENGINES)}")

@@ -1,4 +1,4 @@
-"""This machine, as far as a measurement depends on it."""
+"""This machine and its processors, as far as a measurement depends on them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 from hw_models.engines import Engine
+from hw_models.power import POWERCAP, Meter, find_meter
 
 _BOARD = Path("/proc/device-tree/model")
 _CLOCKS = Path("/sys/devices/system/cpu")
@@ -25,11 +28,51 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def clock_hz() -> float | None:
-    """Mean clock of all cores at this moment; None where the system does not tell it."""
-    clocks = [1e3 * float(path.read_text()) for path in _CLOCKS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
-    clocks = clocks or [1e6 * float(megahertz) for megahertz in _cpu_info("cpu MHz")]
-    return sum(clocks) / len(clocks) if clocks else None
+class Processor(Protocol):
+    """What runs an engine's models."""
+
+    @property
+    def name(self) -> str:
+        """As the system or its driver tells it."""
+        ...
+
+    def clock_hz(self) -> float | None:
+        """Mean clock of its cores at this moment; None where it is not told."""
+        ...
+
+    def versions(self) -> Mapping[str, str]:
+        """Of what it needs beside the operating system."""
+        ...
+
+    def meter(self) -> tuple[Meter | None, str]:
+        """What counts its energy, and the counter's name; or none, and why."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The CPUs of this machine.
+
+    Attributes:
+        powercap: Where their counters of energy are.
+    """
+
+    powercap: Path = POWERCAP
+
+    @property
+    def name(self) -> str:
+        return cpu_model()
+
+    def clock_hz(self) -> float | None:
+        clocks = [1e3 * float(path.read_text()) for path in _CLOCKS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+        clocks = clocks or [1e6 * float(megahertz) for megahertz in _cpu_info("cpu MHz")]
+        return sum(clocks) / len(clocks) if clocks else None
+
+    def versions(self) -> Mapping[str, str]:
+        return {}
+
+    def meter(self) -> tuple[Meter | None, str]:
+        return find_meter(self.powercap)
 
 
 def versions(engine: Engine) -> Mapping[str, str]:
@@ -39,6 +82,7 @@ def versions(engine: Engine) -> Mapping[str, str]:
         "numpy": version("numpy"),
         engine.NAME: engine.VERSION,
         "system": platform.platform(),
+        **engine.PROCESSOR.versions(),
     }
 
 

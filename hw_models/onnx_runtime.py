@@ -16,12 +16,14 @@ import numpy.typing as npt
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+from hw_models.machine import Cpu
 from nas.errors import NasError
 
 Float32Array = npt.NDArray[np.float32]
 
 NAME = "onnxruntime"
 VERSION: str = ort.__version__
+PROCESSOR = Cpu()
 
 
 def session_options(threads: int = 1, *, integers: bool = False) -> ort.SessionOptions:

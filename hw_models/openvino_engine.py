@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hw_models.machine import Cpu
 from nas.errors import NasError
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -22,6 +23,7 @@ Float32Array = npt.NDArray[np.float32]
 
 NAME = "openvino"
 VERSION: str = openvino.__version__.partition("-")[0]
+PROCESSOR = Cpu()
 
 
 def compiled(model: bytes, batch: int, threads: int = 1) -> Any:

@@ -30,8 +30,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hw_models.engines import Engine, load_engine
-from hw_models.machine import clock_hz, cpu_model, quiet, versions
-from hw_models.power import POWERCAP, Meter, find_meter
+from hw_models.machine import quiet, versions
+from hw_models.power import Meter
 from nas.errors import NasError
 
 HARNESS = 1
@@ -61,7 +61,7 @@ class Campaign:
         latency_s: Latency of each model as this campaign saw it; `hw_models.store` makes campaigns comparable.
         reference_s: Latency of the reference model, by the same rule.
         fingerprint: Machine and method; only equal ones compare.
-        cpu: The processor's name.
+        cpu: Name of the processor that ran the models, a CPU or a GPU.
         rounds: Rounds kept.
         rejected: Rounds repeated because the reference drifted.
         runs: Batches of calls in one timing.
@@ -69,7 +69,7 @@ class Campaign:
         load_average: Of the minute before it began.
         date: When it began, ISO 8601, UTC.
         duration_s: How long it took.
-        versions: Of Python, numpy, the engine and the operating system.
+        versions: Of Python, numpy, the engine, the operating system and a GPU's driver.
         clock_hz: Mean clock of the cores when it ended; None where the system does not tell it.
         energy_j: Energy of one inference of each model (`hw_models.power`); empty where no counter is readable.
         energy_source: The counter, or why there is none.
@@ -111,7 +111,7 @@ class Plan:
 
 def fingerprint_of(engine: Engine, threads: int) -> str:
     """What a latency depends on beside the model: processor, engine, threads, harness."""
-    return f"{cpu_model()}, {engine.NAME} {engine.VERSION}, threads {threads}, harness {HARNESS}"
+    return f"{engine.PROCESSOR.name}, {engine.NAME} {engine.VERSION}, threads {threads}, harness {HARNESS}"
 
 
 def run_campaign(
@@ -121,7 +121,6 @@ def run_campaign(
     plan: Plan,
     progress: Progress,
     clock: Clock,
-    powercap: Path = POWERCAP,
 ) -> Campaign:
     """Measure ONNX models, by their keys, against each other and the reference model.
 
@@ -129,7 +128,8 @@ def run_campaign(
         NasError: `MAX_ATTEMPTS * rounds` rounds did not give `rounds` with a steady reference.
     """
     date, load, start = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()), os.getloadavg()[0], time.perf_counter()
-    bench, (meter, source) = _Bench(engine, tuple(models.values()), reference, plan, clock), find_meter(powercap)
+    bench, processor = _Bench(engine, tuple(models.values()), reference, plan, clock), engine.PROCESSOR
+    meter, source = processor.meter()
     with quiet(plan.threads):
         timings = bench.time_rounds(progress)
         energies = {key: _Stopwatch(models[key], bench).joules(meter) for key in models} if meter else {}
@@ -139,7 +139,7 @@ def run_campaign(
         latency_s={key: percentile(columns[column], PERCENTILE) for column, key in enumerate(models)},
         reference_s=percentile([seconds for index in kept for seconds in timings.reference[index]], PERCENTILE),
         fingerprint=fingerprint_of(engine, plan.threads),
-        cpu=cpu_model(),
+        cpu=processor.name,
         rounds=len(kept),
         rejected=len(timings.models) - len(kept),
         runs=plan.runs,
@@ -148,7 +148,7 @@ def run_campaign(
         date=date,
         duration_s=time.perf_counter() - start,
         versions=versions(engine),
-        clock_hz=clock_hz(),
+        clock_hz=processor.clock_hz(),
         energy_j=energies,
         energy_source=source,
     )
@@ -223,12 +223,13 @@ class _Stopwatch:
 
     def joules(self, meter: Meter) -> float:
         """Joules of one call."""
-        return meter.joules_per_call(self._call, self._batch)
+        return meter.joules_per_call(self._call, max(1, math.ceil(meter.least_s / 100 / self.seconds())))
 
     def _once(self) -> float:
         start = self._bench.clock()
-        self._call(self._batch)
-        return max(self._bench.clock() - start, 1) * 1e-9
+        told = self._call(self._batch)
+        waited = self._bench.clock() - start
+        return told or max(waited, 1) * 1e-9
 
 
 def _unsteady(timings: _Timings, rounds: int) -> NasError:

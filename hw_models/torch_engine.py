@@ -1,6 +1,6 @@
-"""PyTorch on the CPU, one operation after the other (eager) and channels last.
+"""PyTorch on the CPU, one operation after the other (eager) and channels last, in single precision.
 
-The ONNX file is read node by node into torch's functions, in single precision.
+The ONNX file is read node by node into torch's functions, for the engines of GPUs too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ import torch.nn.functional as F
 from onnx import helper, numpy_helper
 from torch import Tensor
 
+from hw_models.machine import Cpu
 from nas.errors import NasError
 
 Float32Array = npt.NDArray[np.float32]
 
 NAME = "torch"
 VERSION: str = torch.__version__.partition("+")[0]
+PROCESSOR = Cpu()
 
 Operation = Callable[..., Tensor]
+Place = Callable[[Tensor], Tensor]
+"""Puts a tensor where it is computed with, in the precision and the layout in which it is."""
 
 _PLAIN: Mapping[str, Operation] = {
     "Relu": F.relu,
@@ -43,11 +47,11 @@ _PLAIN: Mapping[str, Operation] = {
 class Model:
     """An ONNX model's operations, each with the names it reads and the one it gives, and its constants."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, place: Place) -> None:
         graph = onnx.load_from_string(model).graph
         self.shape = tuple(side.dim_value for side in graph.input[0].type.tensor_type.shape.dim)[1:]
         self.steps = [(_operation(n), list(n.input), n.output[0]) for n in graph.node if n.op_type != "Constant"]
-        self.constants = {t.name: _channels_last(torch.tensor(numpy_helper.to_array(t))) for t in graph.initializer}
+        self.constants = {t.name: place(torch.tensor(numpy_helper.to_array(t))) for t in graph.initializer}
         self.constants |= {node.output[0]: torch.empty(0) for node in graph.node if node.op_type == "Constant"}
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -57,18 +61,23 @@ class Model:
         return values["output"]
 
 
-def predict(model: bytes, images: npt.NDArray[np.floating[Any]]) -> Float32Array:
+def channels_last(values: Tensor) -> Tensor:
+    """Images and kernels, with their channels next to each other in memory; other tensors as they are."""
+    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
+
+
+def predict(model: bytes, images: npt.NDArray[np.floating[Any]], place: Place = channels_last) -> Float32Array:
     """Logits (n, classes) of images (n, ...), which are reshaped to what the model reads.
 
     Raises:
         NasError: An image has another number of values than the model reads, or the model quantizes.
     """
-    running = Model(model)
+    running = Model(model, place)
     if math.prod(images.shape[1:]) != math.prod(running.shape):
         raise NasError(f"images have shape {images.shape}; this model reads (n, {', '.join(map(str, running.shape))})")
     with torch.inference_mode():
         values = torch.tensor(images.reshape(-1, *running.shape), dtype=torch.float32)
-        logits: Float32Array = running(_channels_last(values)).numpy()
+        logits: Float32Array = running(place(values)).float().numpy(force=True)
     return logits
 
 
@@ -78,8 +87,8 @@ def repeated_call(model: bytes, threads: int = 1) -> Callable[[int], None]:
     From then on, the whole process has this number of torch's threads.
     """
     torch.set_num_threads(threads)
-    running, rng = Model(model), np.random.default_rng(0)
-    values = _channels_last(torch.tensor(rng.normal(size=(1, *running.shape)), dtype=torch.float32))
+    running = Model(model, channels_last)
+    values = channels_last(one_input(running))
 
     def call(times: int) -> None:
         with torch.inference_mode():
@@ -89,8 +98,10 @@ def repeated_call(model: bytes, threads: int = 1) -> Callable[[int], None]:
     return call
 
 
-def _channels_last(values: Tensor) -> Tensor:
-    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
+def one_input(running: Model) -> Tensor:
+    """A fixed input of a model, batch 1."""
+    values = np.random.default_rng(0).normal(size=(1, *running.shape))
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def _operation(node: onnx.NodeProto) -> Operation:
@@ -98,7 +109,7 @@ def _operation(node: onnx.NodeProto) -> Operation:
         return _PLAIN[node.op_type]
     options = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type not in ("Conv", "MaxPool", "AveragePool"):
-        raise NasError(f"engine torch: runs float models, not {node.op_type}; take another engine for this one")
+        raise NasError(f"engines of torch run float models, not {node.op_type}; take another engine for this one")
     stride, kernel, (top, left, bottom, right) = options["strides"], options["kernel_shape"], options["pads"]
     if node.op_type == "Conv":
         return lambda x, weight, bias: F.conv2d(x, weight, bias, stride, (top, left), 1, options["group"])

@@ -21,7 +21,7 @@ ARROWS = {
 
 HOMES = {
     "numpy": ("",),
-    "torch": ("supernet/", "predictors/neural.py", "hw_models/torch_engine.py"),
+    "torch": ("supernet/", "predictors/neural.py", "hw_models/torch_"),
     "scipy": ("predictors/",),
     "threadpoolctl": ("experiments/bench/speed.py", "experiments/bench/hybrid.py"),
     "sklearn": ("supernet/data/digits.py", "predictors/"),

@@ -4,13 +4,28 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from hw_models.engines import Engine, load_engine
 from nas.design import Design, LayerNumbers
+from nas.errors import NasError
 from nas.genotype import SearchSpace, random_population
 from nas.network import FLOAT_BITS, Layer, Network, Precision, Weighted
 from nas.spaces.mlp import MlpChoices
 from nas.spaces.mobile import MobileChoices, Stage
 
 MakeDesign = Callable[[Network, int], Design]
+
+
+@pytest.fixture
+def installed_engine() -> Callable[[str], Engine]:
+    """The engine of a name; without its package or its GPU the test is skipped."""
+
+    def load(name: str) -> Engine:
+        try:
+            return load_engine(name)
+        except NasError as error:
+            pytest.skip(str(error))
+
+    return load
 
 
 @pytest.fixture

@@ -40,9 +40,8 @@ EVERY_OPERATION = Network(
 
 
 @pytest.fixture(params=OTHERS)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    pytest.importorskip(request.param)
-    return load_engine(request.param)
+def engine(request: pytest.FixtureRequest, installed_engine: Callable[[str], Engine]) -> Engine:
+    return installed_engine(request.param)
 
 
 def test_every_engine_has_a_requirement() -> None:
@@ -55,7 +54,8 @@ def test_every_operation_gives_the_same_logits(engine: Engine, count: int) -> No
     model = to_onnx(random_design(EVERY_OPERATION, 0))
     expected = onnx_runtime.predict(model, images)
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(engine.predict(model, images), expected, atol=1e-4)
+    close = 0.01 if engine.NAME.endswith("fp16") else 1e-4
+    np.testing.assert_allclose(engine.predict(model, images), expected, atol=close)
 
 
 @pytest.mark.parametrize("engine", ["openvino"], indirect=True)
@@ -81,13 +81,15 @@ def test_images_of_another_size_are_refused(engine: Engine) -> None:
         engine.predict(to_onnx(random_design(EVERY_OPERATION, 0)), np.zeros((3, 3, 9, 22)))
 
 
+@pytest.mark.parametrize("engine", ["torch", "torch-cuda"], indirect=True)
 def test_torch_runs_float_models_only(
+    engine: Engine,
     with_weight_bits: Callable[[Network, tuple[int, ...]], Network],
     weight_only_design: Callable[[Network, int], Design],
 ) -> None:
     model = to_onnx(weight_only_design(with_weight_bits(EVERY_OPERATION, (4,)), 0))
-    with pytest.raises(NasError, match="engine torch: runs float models, not DequantizeLinear"):
-        load_engine("torch").predict(model, np.zeros((1, 3, 11, 9)))
+    with pytest.raises(NasError, match="engines of torch run float models, not DequantizeLinear"):
+        engine.predict(model, np.zeros((1, 3, 11, 9)))
 
 
 def test_a_model_that_openvino_does_not_read_is_an_error_with_the_reason(

@@ -1,12 +1,15 @@
+import dataclasses
 import time
 from pathlib import Path
 
 import pytest
 
-from hw_models.engines import load_engine
+from hw_models import onnx_runtime
+from hw_models.machine import Cpu
 from hw_models.measure import reference_model, silent
+from hw_models.nvml import Gpu
 from hw_models.power import Meter, find_meter
-from hw_models.runner import Plan, run_campaign
+from hw_models.runner import Campaign, Plan, run_campaign
 
 RANGE_UJ = 9999
 
@@ -44,8 +47,8 @@ def found(folder: Path) -> Meter:
 @pytest.mark.parametrize("start_uj", [0, 5000, RANGE_UJ])
 def test_energy_of_a_call_is_counted_over_packages_and_turns(tmp_path: Path, start_uj: int) -> None:
     processor = Processor(tmp_path, start_uj)
-    meter = found(tmp_path)
-    assert meter.joules_per_call(processor.call, 10, 0.02) == pytest.approx(4e-6)
+    meter = dataclasses.replace(found(tmp_path), least_s=0.02)
+    assert meter.joules_per_call(processor.call, 10) == pytest.approx(4e-6)
     before = meter.read_uj()
     processor.call(3000)
     assert meter.joules_since(before) == pytest.approx(12e-3)
@@ -71,12 +74,25 @@ def test_counters_of_root_alone_are_named_with_the_remedy(tmp_path: Path, monkey
     assert why == f"missing: {tmp_path / 'rapl:0' / 'energy_uj'} is not readable; chmod a+r it as root"
 
 
-def test_a_campaign_holds_energies_or_the_reason(tmp_path: Path) -> None:
+def test_a_campaign_holds_energies_or_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Processor(tmp_path, 0)
-    model, plan = reference_model(), Plan(2, 2, 0, 1)
-    arguments = (load_engine("onnxruntime"), {"a": model, "b": model}, model, plan, silent, time.perf_counter_ns)
-    counted, missing = run_campaign(*arguments, tmp_path), run_campaign(*arguments, tmp_path / "none")
+    model = reference_model()
+
+    def campaign(powercap: Path) -> Campaign:
+        monkeypatch.setattr(onnx_runtime, "PROCESSOR", Cpu(powercap))
+        models = {"a": model, "b": model}
+        return run_campaign(onnx_runtime, models, model, Plan(2, 2, 0, 1), silent, time.perf_counter_ns)
+
+    counted, missing = campaign(tmp_path), campaign(tmp_path / "none")
     assert counted.energy_source == "RAPL, 2 packages"
     assert counted.energy_j == {"a": 0.0, "b": 0.0}, "these counters stand still"
     assert missing.energy_j == {}
     assert missing.energy_source.startswith("missing: ")
+
+
+def test_a_gpu_that_is_not_there_tells_nothing() -> None:
+    gpu = Gpu("NVIDIA H200", "00000000-0000-0000-0000-000000000000")
+    meter, why = gpu.meter()
+    assert meter is None
+    assert why.startswith("missing: ")
+    assert gpu.clock_hz() is None

@@ -5,12 +5,13 @@ import io
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hw_models.device import load_device
-from hw_models.engines import ENGINES
+from hw_models.engines import ENGINES, Engine
 from hw_models.latency import Bench, measured_latencies
 from hw_models.measure import fingerprint
 from hw_models.onnx_model import to_onnx
@@ -42,8 +43,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_harness_there_is_the_harness_here(home: Path, engine: str) -> None:
-    pytest.importorskip(engine)
+def test_the_harness_there_is_the_harness_here(
+    home: Path, engine: str, installed_engine: Callable[[str], Engine]
+) -> None:
+    installed_engine(engine)
     seen: list[tuple[int, int]] = []
     campaign = measure_on(
         HOST, {"a": MODEL, "b": MODEL}, 4, 3, engine=engine, python=sys.executable,
