@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from fpga import csim
+from fpga.build import Build, Strategy
 from fpga.layer_list import LayerList, layer_list
 from fpga.pair_sum import register_pair_sum
 from fpga.quantizer import register_quantizer
@@ -31,6 +32,13 @@ from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
 from nas.network import Input, Layer, Weighted
+
+UNROLLED = Build()
+"""Every product has hardware of its own, all tensors are wires."""
+
+_STRATEGIES: dict[Strategy, str] = {
+    "latency": "Latency", "resource": "Resource", "distributed_arithmetic": "distributed_arithmetic",
+}  # fmt: skip
 
 EXPLAINED_SAMPLES = 8
 """How many differing samples are traced to find the first differing layer."""
@@ -45,8 +53,8 @@ class Verification:
     first_differing_layer: str | None
 
 
-def emit(design: Design, folder: Path, part: str, clock_hz: float) -> Path:
-    """Write the design as an hls4ml project for Vitis HLS, fully unrolled, and return its folder.
+def emit(design: Design, folder: Path, part: str, clock_hz: float, build: Build = UNROLLED) -> Path:
+    """Write the design as an hls4ml project for Vitis HLS and return its folder.
 
     The folder appears whole or not at all; one that is there is replaced.
 
@@ -55,17 +63,19 @@ def emit(design: Design, folder: Path, part: str, clock_hz: float) -> Path:
         folder: Where the project will lie.
         part: The FPGA's part name, such as `xczu3eg-sbva484-1-e`.
         clock_hz: The clock that synthesis shall reach.
+        build: How it computes; fully unrolled in wires if left out.
 
     Raises:
-        NasError: A layer cannot be converted.
+        NasError: A layer cannot be converted, or not be built so.
     """
-    layers = layer_list(design)
+    build.require(design.network)
+    layers = layer_list(design, build.io)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        interface = _write_project(design, layers, fresh, part, clock_hz)
+        interface = _write_project(design, layers, fresh, _config(layers, fresh, part, clock_hz, build))
         interface.save(fresh)
-        (fresh / "README.md").write_text(_readme(design, part, clock_hz))
+        (fresh / "README.md").write_text(_readme(design, part, clock_hz, build))
         if folder.exists():
             shutil.rmtree(folder)
         fresh.chmod(0o755)
@@ -110,14 +120,14 @@ def _first_difference(design: Design, project: Path, images: FloatArray) -> str:
     return design.network.layers[-1].name
 
 
-def _write_project(design: Design, layers: LayerList, folder: Path, part: str, clock_hz: float) -> csim.Interface:
+def _write_project(design: Design, layers: LayerList, folder: Path, config: dict[str, Any]) -> csim.Interface:
     with _quiet():
         from hls4ml.model.graph import ModelGraph
 
         register_quantizer()
         register_pair_sum()
         model = ModelGraph.from_layer_list(
-            _config(layers, folder, part, clock_hz),
+            config,
             copy.deepcopy(list(layers.entries)),  # conversion changes it
             inputs=[layers.entries[0]["name"]],
             outputs=[layers.entries[-1]["name"]],
@@ -138,12 +148,21 @@ def _write_project(design: Design, layers: LayerList, folder: Path, part: str, c
     return csim.Interface(network.input.out_shape, network.layers[-1].out_shape[0], traces, reads)
 
 
-def _config(layers: LayerList, folder: Path, part: str, clock_hz: float) -> dict[str, Any]:
-    model = {"Precision": {"default": "ap_fixed<16,6>"}, "ReuseFactor": 1, "Strategy": "Latency", "BitExact": True}
+def _config(layers: LayerList, folder: Path, part: str, clock_hz: float, build: Build) -> dict[str, Any]:
+    model = {
+        "Precision": {"default": "ap_fixed<16,6>"}, "ReuseFactor": 1, "Strategy": _STRATEGIES[build.strategy],
+        "BitExact": True,
+    }  # fmt: skip
+    named: dict[str, dict[str, Any]] = {entry["name"]: {"Trace": True} for entry in layers.entries}
+    for name, result in layers.results.items():
+        named[name]["Precision"] = {"result": result}
+    for layer, factor in build.reuse.items():
+        strategy = build.strategy if factor > 1 else "latency"
+        named[layers.names[layer]] |= {"ReuseFactor": factor, "Strategy": _STRATEGIES[strategy]}
     return {
         "OutputDir": str(folder), "ProjectName": csim.TOP, "Backend": "Vitis", "Part": part,
-        "ClockPeriod": 1e9 / clock_hz, "ClockUncertainty": "12.5%", "IOType": "io_parallel", "TraceOutput": True,
-        "HLSConfig": {"Model": model, "LayerName": {entry["name"]: {"Trace": True} for entry in layers.entries}},
+        "ClockPeriod": 1e9 / clock_hz, "ClockUncertainty": "12.5%", "IOType": f"io_{build.io}", "TraceOutput": True,
+        "HLSConfig": {"Model": model, "LayerName": named},
         "WriterConfig": {
             "Namespace": None, "WriteWeightsTxt": True, "WriteTar": False,
             "TBOutputStream": "both", "WriteEmulationConstants": False,
@@ -169,33 +188,34 @@ def _quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
-def _readme(design: Design, part: str, clock_hz: float) -> str:
-    rows = "\n".join(_row(design, layer) for layer in design.network.layers[1:])
+def _readme(design: Design, part: str, clock_hz: float, build: Build) -> str:
+    rows = "\n".join(_row(design, layer, build) for layer in design.network.layers[1:])
     return f"""# An FPGA design
 
-An hls4ml project, fully unrolled (`io_parallel`, strategy `Latency`), for {part} at {clock_hz / 1e6:g} MHz.
+An hls4ml project (`io_{build.io}`, strategy `{_STRATEGIES[build.strategy]}`) for {part} at {clock_hz / 1e6:g} MHz.
 It gives the logits; the class is the index of the largest. Images go in channels last, as real numbers.
 
-| layer | shape | reads | weights | bits | non-zero | accumulator |
-|---|---|---|---|---|---|---|
+| layer | shape | reads | weights | bits | non-zero | accumulator | reuse |
+|---|---|---|---|---|---|---|---|
 {rows}
 
 `q3.5` is signed with 3 integer bits, sign included, and 5 fraction bits; `u` is unsigned. Rounding is half up,
-overflow saturates. Accumulators never wrap.
+overflow saturates. Accumulators never wrap. A multiplier makes as many products one after the other as it is reused.
 
 - Synthesis with Vitis HLS: `vitis-run --mode hls --tcl build_prj.tcl` (its options are in `build_opt.tcl`).
 - C simulation without Vitis: `./build_lib.sh` makes `firmware/{csim.TOP}-*.so` with g++.
 """
 
 
-def _row(design: Design, layer: Layer) -> str:
+def _row(design: Design, layer: Layer, build: Build) -> str:
     assert not isinstance(layer, Input)
     head = f"| {layer.name} | {'x'.join(map(str, layer.out_shape))} | {_name(act_format(design, layer))} |"
     if not isinstance(layer, Weighted):
-        return f"{head} | | | |"
+        return f"{head} | | | | |"
     weights = "x".join(map(str, layer.weight_shape))
     accumulator = math.ceil(math.log2(accumulator_bound(design, layer) + 1)) + 1
-    return f"{head} {weights} | {layer.precision.weight_bits} | {design.nonzeros(layer.name)} | {accumulator} bits |"
+    bits, kept = layer.precision.weight_bits, design.nonzeros(layer.name)
+    return f"{head} {weights} | {bits} | {kept} | {accumulator} bits | {build.reuse.get(layer.name, 1)} |"
 
 
 def _name(fmt: FixedPoint) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fpga import pair_sum
+from fpga.build import Io
 from fpga.quantizer import CLASS_NAME
 from fpga.reference import act_format
 from hw_models.unrolled import Unrolled, unrollable
@@ -32,14 +33,21 @@ class LayerList:
         entries: One dictionary per hls4ml layer, in topological order.
         reads: For each (layer, index of its input), hls4ml's layers whose output may be that quantized tensor:
             the quantizer, or the producer it is fused into. Empty for a read of the input.
+        results: The result types that hls4ml is to keep, by the name of its layer.
+        names: hls4ml's name of each layer.
     """
 
     entries: tuple[Entry, ...]
     reads: dict[tuple[str, int], tuple[str, ...]]
+    results: dict[str, str]
+    names: dict[str, str]
 
 
-def layer_list(design: Design) -> LayerList:
+def layer_list(design: Design, io: Io = "parallel") -> LayerList:
     """Convert every layer.
+
+    hls4ml's quantizer works on wires. In a stream it has to be fused into its producer, which it is where nobody else
+    reads that; elsewhere the identity with a declared result stands for it.
 
     Raises:
         NasError: A layer is not quantized, or has no exact counterpart in hls4ml.
@@ -50,16 +58,23 @@ def layer_list(design: Design) -> LayerList:
     produced: dict[str, tuple[str, ...]] = {network.input.name: ()}
     tensor = {network.input.name: names[network.input.name]}
     reads: dict[tuple[str, int], tuple[str, ...]] = {}
+    results: dict[str, str] = {}
+    shared = {name for name, readers in network.consumers.items() if sum(r.inputs.count(name) for r in readers) > 1}
     for layer in map(unrollable, network.layers[1:]):
         quantizers = [f"{names[layer.name]}_read{index}" for index in range(len(layer.inputs))]
         for index, (source, quantizer) in enumerate(zip(layer.inputs, quantizers, strict=True)):
-            entries.append(_quantizer(quantizer, tensor[source], layer, act_format(design, layer)))
+            fmt = act_format(design, layer)
+            if io == "stream" and source in shared:
+                entries.append(_identity(quantizer, tensor[source], network.by_name[source].out_shape))
+                results[quantizer] = f"{'' if fmt.signed else 'u'}fixed<{fmt.bits},{fmt.bits - fmt.frac_bits},RND,SAT>"
+            else:
+                entries.append(_quantizer(quantizer, tensor[source], layer, fmt))
             reads[layer.name, index] = (quantizer, *produced[source]) if produced[source] else ()
         added = _layer(design, layer, names[layer.name], quantizers)
         entries += added
         tensor[layer.name] = added[-1]["name"]
         produced[layer.name] = tuple(entry["name"] for entry in reversed(added))
-    return LayerList(tuple(entries), reads)
+    return LayerList(tuple(entries), reads, results, names)
 
 
 def _identifiers(network: Network) -> dict[str, str]:
@@ -83,6 +98,14 @@ def _quantizer(name: str, source: str, layer: Layer, fmt: FixedPoint) -> Entry:
     return {
         "class_name": CLASS_NAME, "name": name, "inputs": [source], "outputs": [name],
         "mask_kbi": mask, "SAT": "SAT", "RND": "RND", "fusible": True, "overrides": {},
+    }  # fmt: skip
+
+
+def _identity(name: str, source: str, shape: Shape) -> Entry:
+    """Values in a declared result type; the capital keeps hls4ml from dropping a linear activation."""
+    return {
+        "class_name": "Activation", "activation": "Linear", "name": name, "inputs": [source], "outputs": [name],
+        "n_in": int(np.prod(shape)), "trusted": True,
     }  # fmt: skip
 
 
