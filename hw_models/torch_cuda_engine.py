@@ -5,7 +5,8 @@ the GPU's time of one replay after another: what the CPU takes to launch the fir
 copy of the input. Single precision is IEEE's: TF32, which torch else takes for convolutions, is off.
 
 On an H200, three mobile networks at 224 pixels took 880 to 940 us with channels last, 740 to 800 us with channels first
-(half precision: 620 to 710 and 560 to 630), and two to five times as long with kernels launched one by one.
+(half precision: 620 to 710 and 560 to 630), and two to five times as long with kernels launched one by one. Two
+campaigns over 24 of them in processes of their own: Kendall tau 1.00, largest disagreement 0.7 %, in both precisions.
 """
 
 from __future__ import annotations
