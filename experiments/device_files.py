@@ -105,23 +105,24 @@ def add_table(name: str, config: Config, table: Path, target: str) -> tuple[Know
         raise NasError(f"{table}: must have at least {FEWEST} rows with latencies above 0 in {target}; got {least}")
     space = config.build_space()
     networks = [space.lower(genotype).as_float() for genotype in genotypes.tolist()]
-    fitted = latency.fit(networks, seconds)
+    fitted = latency.fit(networks, seconds, lines=True)
     entries = _fitted_file(fitted, f"fitted to column {target} of {table.name}, {len(seconds)} networks, {_today()}")
     text = yaml.safe_dump(entries, sort_keys=False, width=120)
     parse_device(name, text)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, text)
-    return Known(genotypes, seconds, *scored(networks, seconds, config.seed)), (file,)
+    return Known(genotypes, seconds, *scored(networks, seconds, config.seed, lines=True)), (file,)
 
 
-def scored(networks: Sequence[Network], seconds: FloatArray, seed: int) -> tuple[Score, float]:
+def scored(networks: Sequence[Network], seconds: FloatArray, seed: int, *, lines: bool = False) -> tuple[Score, float]:
     """Score of the latency predictor on five folds left out in turn, and the share of them within 10 %."""
     order = np.random.default_rng(seed).permutation(len(networks))
     mean, std = np.zeros(len(networks)), np.zeros(len(networks))
     for fold in range(_FOLDS):
         held = order[fold::_FOLDS]
         kept = np.setdiff1d(order, held)
-        predicted = latency.fit([networks[i] for i in kept], seconds[kept]).predict([networks[i] for i in held])
+        fitted = latency.fit([networks[i] for i in kept], seconds[kept], lines=lines)
+        predicted = fitted.predict([networks[i] for i in held])
         mean[held], std[held] = predicted.mean, predicted.std
     return score(Prediction(mean, std), seconds), float(np.mean(np.abs(mean / seconds - 1) <= _WITHIN))
 

@@ -36,7 +36,7 @@ class GaussianProcess:
         """What a measurement would give, noise included, for features of shape (n, columns)."""
         amplitude, lengths, noise = _split(self.theta)
         distance = _squared(features / lengths[self.groups], self.features / lengths[self.groups])
-        kernel = amplitude * _matern(distance)[0]
+        kernel = amplitude * matern(distance)[0]
         known = solve_triangular(self.factor, kernel.T, lower=True, check_finite=False)
         variance = amplitude + noise - np.einsum("ij,ij->j", known, known)
         mean = self.centre + self.scale * (kernel @ self.weights)
@@ -94,8 +94,8 @@ def _squared(left: FloatArray, right: FloatArray) -> FloatArray:
     return squared
 
 
-def _matern(squared: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Matern-5/2 of squared distances, and its derivative by them."""
+def matern(squared: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Matern-5/2 of squared distances in length-scales, and its derivative by them; shapes as given."""
     root = np.sqrt(5 * squared)
     decay = np.exp(-root)
     return (1 + root + root * root / 3) * decay, -5 / 6 * (1 + root) * decay
@@ -104,7 +104,7 @@ def _matern(squared: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _factor(theta: FloatArray, by_group: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Lower Cholesky factor of the covariance, the covariance without noise, its derivative by squared distance."""
     amplitude, lengths, noise = _split(theta)
-    value, slope = _matern(np.tensordot(lengths**-2, by_group, 1))
+    value, slope = matern(np.tensordot(lengths**-2, by_group, 1))
     covariance = amplitude * value
     noisy = covariance + (noise + _JITTER) * np.eye(len(covariance))
     return np.tril(cho_factor(noisy, lower=True, check_finite=False)[0]), covariance, amplitude * slope

@@ -8,9 +8,11 @@ equation 2.30). Where theta maximises it, a group whose columns do not help is g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
 
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray
@@ -20,6 +22,8 @@ SHAPE = 2.0
 """Of the inverse gamma prior, which expects a squared scale of about 1."""
 _LEVEL = 3.0
 """Standard deviation of the level where nothing is measured yet, and a flat prior would not do."""
+_WIDTH, _REACH = 2.0, 4.0
+"""Of the normal priors on theta: their standard deviation, and how far from their means it is sought."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,16 @@ def evidence(theta: FloatArray, found: Samples) -> FloatArray:
     logs = logs + (freedom - dimensions) * theta[-1]
     likelihood: FloatArray = -logs - (SHAPE + freedom / 2) * np.log1p(squares / (2 * SHAPE))
     return likelihood
+
+
+def most_evident(prior: FloatArray, evidence_of: Callable[[FloatArray], float]) -> tuple[FloatArray, float]:
+    """The theta that maximises its evidence times normal priors with these means, and the logarithm of that."""
+
+    def loss(theta: FloatArray) -> float:
+        return float(((theta - prior) ** 2).sum()) / (2 * _WIDTH**2) - evidence_of(theta)
+
+    found = minimize(loss, prior, method="L-BFGS-B", bounds=[(mean - _REACH, mean + _REACH) for mean in prior])
+    return found.x, -float(found.fun)
 
 
 def posterior(basis: Basis, theta: FloatArray, rows: IntArray, values: FloatArray) -> Posterior:
