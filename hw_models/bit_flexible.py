@@ -9,7 +9,9 @@ cycles by the same formula. A layer takes the larger of
 
 A depthwise layer fills only `depthwise_macs` lanes, as it has one input channel to sum over.
 Zeros take as long as any weight, but those of whole channels: these are not computed.
-The table of APQ (Wang et al., CVPR 2020), 6567 simulated layers, shows the rates of its array.
+The table of APQ (Wang et al., CVPR 2020), 6567 simulated layers, shows the rates of its array, and the energies:
+
+    energy = power_w * latency + product_j * macs / ((8 / w) * (8 / a)) + bit_j * (bits that `memory` moves)
 """
 
 from __future__ import annotations
@@ -46,6 +48,21 @@ class BitFlexible:
     output_bits: int
 
 
+@dataclass(frozen=True, slots=True)
+class FusionEnergy:
+    """Joules of an array of fusion units.
+
+    Attributes:
+        power_w: Of all of it, whatever it does.
+        product_j: Of a product of 8 x 8 bits.
+        bit_j: Of a bit that crosses memory.
+    """
+
+    power_w: float
+    product_j: float
+    bit_j: float
+
+
 def fused(layer: Layer, weight_bits: int, act_bits: int) -> float:
     """Products of one fusion unit per cycle, 16 at 2 x 2 bits and 1 at 8 x 8.
 
@@ -76,9 +93,32 @@ def layer_cycles(layer: Layer, device: BitFlexible) -> float:
         compute = float(layer.positions * window * columns * math.ceil(layer.in_shape[0] / (device.rows * products)))
     else:
         compute = asked.macs / (device.depthwise_macs * products)
+    return max(compute, traffic_bits(layer, device) / device.bits_per_cycle)
+
+
+def traffic_bits(layer: Layer, device: BitFlexible) -> float:
+    """Bits that a layer moves between the array and memory.
+
+    Raises:
+        NasError: The op is unknown.
+    """
+    asked = work(layer)
     weights = asked.weight_bits * (dense_count(layer) if isinstance(layer, Conv2d | Linear) else 0)
-    outputs = math.prod(layer.out_shape) * device.output_bits
-    return max(compute, (8 * asked.read_bytes + weights + outputs) / device.bits_per_cycle)
+    return 8 * asked.read_bytes + weights + math.prod(layer.out_shape) * device.output_bits
+
+
+def layer_energy_j(layer: Layer, device: BitFlexible, energy: FusionEnergy) -> float:
+    """Joules of one layer.
+
+    Raises:
+        NasError: The op is unknown, or the layer is not quantized.
+    """
+    if isinstance(layer, Input):
+        return 0.0
+    asked = work(layer)
+    products = asked.macs / fused(layer, asked.weight_bits, asked.act_bits)
+    moved = energy.bit_j * traffic_bits(layer, device)
+    return energy.power_w * layer_latency_s(layer, device) + energy.product_j * products + moved
 
 
 def layer_latency_s(layer: Layer, device: BitFlexible) -> float:

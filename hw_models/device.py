@@ -18,7 +18,7 @@ from typing import Literal, TypeVar, get_args
 
 import yaml
 
-from hw_models.bit_flexible import BitFlexible
+from hw_models.bit_flexible import BitFlexible, FusionEnergy
 from hw_models.energy import EnergyTable
 from hw_models.engines import DEFAULT
 from hw_models.fields import Fields, mapping, nearest, require_keys
@@ -39,7 +39,7 @@ METRICS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": ("error", "latency_s", "weight_bytes"),
     "unrolled-fpga": ("error", "latency_s", "weight_bytes", "lut", "ff", "dsp", "bram"),
     "folded-fpga": ("error", "latency_s", "interval_s", "weight_bytes", "lut", "ff", "dsp", "bram"),
-    "bit-flexible": ("error", "latency_s", "weight_bytes"),
+    "bit-flexible": ("error", "latency_s", "weight_bytes", "energy_j"),
     "roofline": ("error", "latency_s", "weight_bytes", "energy_j"),
     "systolic": ("error", "latency_s", "weight_bytes", "energy_j"),
     "microcontroller": ("error", "latency_s", "weight_bytes", "peak_bytes", "energy_j"),
@@ -65,6 +65,7 @@ _BENCH = ("engine", "host", "python")
 
 _OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {
     "onnxruntime": _BENCH,
+    "bit-flexible": ("energy",),
     "roofline": ("energy", "sparse_macs_per_s"),
     "systolic": ("energy",),
     "microcontroller": ("energy",),
@@ -72,6 +73,7 @@ _OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {
 
 _ARRAY = ("rows", "columns", "depthwise_macs", "bits_per_cycle", "output_bits")
 _SYSTOLIC_ARRAY = ("rows", "columns", "bits")
+_FUSION_ENERGIES = ("power_w", "product_j", "bit_j")
 _ENERGIES = ("register_j_per_byte", "buffer_j_per_byte", "dram_j_per_byte")
 
 
@@ -130,7 +132,7 @@ class Device:
     array: BitFlexible | None = None
     roofline: Roofline | None = None
     systolic: Systolic | None = None
-    energies: EnergyTable | None = None
+    energies: EnergyTable | FusionEnergy | None = None
     flash_bytes: int | None = None
     sram_bytes: int | None = None
     fitted: Fitted | None = None
@@ -221,7 +223,7 @@ def parse_device(name: str, text: str) -> Device:
         case "bit-flexible":
             clock_hz, sizes = field.number("clock_hz", least=1), field.inner("array", _ARRAY)
             array = BitFlexible(clock_hz, *(int(sizes.number(key, whole=True, least=1)) for key in _ARRAY))
-            return Device(*common, clock_hz=clock_hz, array=array)
+            return Device(*common, clock_hz=clock_hz, array=array, energies=_fusion_energies(field))
         case "roofline":
             return Device(*common, roofline=_roofline(field, widest), energies=_energies(field, widest))
         case "fitted":
@@ -292,6 +294,13 @@ def _systolic(field: Fields, widest: int) -> Systolic:
             f"{sizes.where}: bits must be at least {widest}, the widest that the device supports; got {bits}"
         )
     return Systolic(field.number("clock_hz", least=1), rows, columns, bits, field.number("bytes_per_s", least=1))
+
+
+def _fusion_energies(field: Fields) -> FusionEnergy | None:
+    if "energy" not in field.entries:
+        return None
+    parts = field.inner("energy", _FUSION_ENERGIES)
+    return FusionEnergy(*(parts.number(key, least=0) for key in _FUSION_ENERGIES))
 
 
 def _energies(field: Fields, widest: int) -> EnergyTable | None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from hw_models import bit_flexible, roofline, systolic
+from hw_models.bit_flexible import FusionEnergy
 from hw_models.device import Device
-from hw_models.energy import layer_energy_j
+from hw_models.energy import EnergyTable, layer_energy_j
 from hw_models.roofline import LayerTime
 from nas.errors import NasError
 from nas.network import Layer, weight_bytes
@@ -33,8 +34,12 @@ def layer_prices(device: Device) -> Mapping[str, Price]:
         times = layer_times(device)
         seconds = lambda layer: times(layer).latency_s  # noqa: E731
     prices: dict[str, Price] = {"latency_s": seconds, "weight_bytes": weight_bytes}
-    if device.energies is not None:
-        prices["energy_j"] = partial(layer_energy_j, table=device.energies)
+    match device.energies:
+        case EnergyTable() as table:
+            prices["energy_j"] = partial(layer_energy_j, table=table)
+        case FusionEnergy() as energy:
+            assert device.array is not None
+            prices["energy_j"] = partial(bit_flexible.layer_energy_j, device=device.array, energy=energy)
     return prices
 
 

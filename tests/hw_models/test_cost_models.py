@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 from hw_models import bit_flexible, energy, memory, roofline, systolic
 from hw_models.device import load_device
+from hw_models.prices import layer_prices
 from hw_models.work import kind, work
 from nas.errors import NasError
 from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Precision, Scale, weight_bytes
@@ -239,3 +240,22 @@ def test_the_bit_flexible_model_orders_apqs_table() -> None:
     theirs = np.array([row["latency"] / 1e3 for row in rows])
     assert spearmanr(ours, theirs).statistic >= 0.98
     assert np.median(abs(ours / theirs - 1)) < 0.12
+
+
+def test_the_bit_flexible_energies_order_apqs_table() -> None:
+    rows, device = apq_rows(), load_device("bitfusion")
+    price = layer_prices(device)["energy_j"]
+    ours = np.array([price(apq_layer(row)) for row in rows])
+    theirs = np.array([row["energy"] / 1e3 for row in rows])
+    assert spearmanr(ours, theirs).statistic >= 0.97
+    assert np.median(abs(ours / theirs - 1)) < 0.13
+
+
+def test_bit_flexible_energy_by_hand() -> None:
+    """Four by four products at 4 x 8 bits, two for the price of one of 8 x 8; 16 inputs, 16 weights, 16 sums."""
+    layer = conv(4, 4, 2, bits=Precision(4, 8))
+    spent = bit_flexible.FusionEnergy(1.0, 2.0, 3.0)
+    moved = 16 * 8 + 16 * 4 + 16 * FUSION.output_bits
+    assert bit_flexible.traffic_bits(layer, FUSION) == moved
+    seconds = bit_flexible.layer_latency_s(layer, FUSION)
+    assert bit_flexible.layer_energy_j(layer, FUSION, spent) == pytest.approx(seconds + 2 * 64 / 2 + 3 * moved)
