@@ -39,7 +39,7 @@ from nas.search import SAMPLERS
 from nas.search.archive import Sampler
 from nas.spaces import SPACES, Choices
 from supernet.data import SOURCES, Source
-from supernet.settings import PHASES, Training
+from supernet.settings import PHASES, Range, Training, Tuned
 
 if TYPE_CHECKING:
     from supernet.data.split import Dataset
@@ -202,12 +202,18 @@ class SearchSettings(Section):
 
 
 class FinalizeSettings(Section):
-    """How many members of a front are fine-tuned and measured, and how many 8-bit dense ones for comparison."""
+    """How many members of a front are fine-tuned and measured, and how many 8-bit dense ones for comparison.
+
+    Their formats come from `range`. They are tuned further for `epochs`, 0 to leave it at that, where gradients pass
+    the rounding by `gradient`; `lsq` learns the steps, too.
+    """
 
     members: PositiveInt
     baseline: NonNegativeInt = 0
-    epochs: PositiveInt
+    epochs: NonNegativeInt
     learning_rate: PositiveFloat = 1e-3
+    range: Range = "mse"
+    gradient: Tuned = "clipped"
 
 
 class Config(Section):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from experiments.config import Config
 from experiments.rundir import RunDir
+from hw_models.device import Device
 from nas.genotype import SearchSpace
 from nas.tables import LayerTable, layer_tables
 from supernet.data.split import Dataset
 from supernet.distributed import ALONE, Ranks, one_thread, training_device
 from supernet.evaluate import FineTuning
+from supernet.formats import Formats
 from supernet.train import SupernetTraining
 
 CHECKPOINT = "checkpoint.pt"
@@ -76,4 +78,9 @@ class Context:
             learning_rate=tuning.learning_rate,
             distillation=settings.distillation,
             augmentation=settings.augmentation,
+            gradient=tuning.gradient,
         )
+
+    def formats(self, device: Device) -> Formats:
+        """How the formats of a device's finalists are chosen: powers of two for an FPGA, free steps for others."""
+        return Formats("fixed" if device.resources else "affine", self.config.finalize.range)

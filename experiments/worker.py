@@ -20,6 +20,7 @@ from experiments.context import Context
 from experiments.plan import plan
 from experiments.problems import problem
 from experiments.rundir import Stage
+from hw_models.device import Device, load_device
 from nas.errors import NasError
 from nas.genotype import Genotype
 from nas.pareto import non_dominated
@@ -30,8 +31,10 @@ from nas.search.optuna_study import SamplerName
 from supernet.evaluate import error, fine_tune
 from supernet.train import SupernetTraining
 
-VERSION = 1
+VERSION = 2
 """Raised when training a candidate starts to give other results; a study holds results of one kind."""
+
+_TUNING = ("finalize.epochs", "finalize.learning_rate", "finalize.range", "finalize.gradient")
 
 _BEATS = 6
 """Signs of life within the time after which a worker without any counts as dead."""
@@ -47,6 +50,7 @@ class Candidates:
     """The networks of a finished run's supernet, for one of its devices."""
 
     context: Context
+    device: Device
     problem: Problem
     train_folder: Path
     name: str
@@ -61,7 +65,7 @@ class Candidates:
         The same on whatever worker: all randomness comes from the config's seed and the trial's number.
         """
         context, training, data = self.context, self._training, self.context.data
-        subnet = training.specialise(context.space.lower(genotype))
+        subnet = training.specialise(context.space.lower(genotype), context.formats(self.device))
         fine_tune(subnet, training.full_subnet(), data.train, context.fine_tuning(), context.config.seed + origin)
         row = np.array([genotype])
         costs = {name: float(cost(row)[0]) for name, cost in self.problem.priced.items()}
@@ -84,9 +88,11 @@ def candidates(config: Config, runs: Path, device: str | None, sampler: SamplerN
         context.run.summary(stage)
     at = context.run.stage_dir
     asked = problem(context, of.target, at(stages.fit), at(of.measure) if of.measure else None)
-    said = [config.slice("finalize.epochs", "finalize.learning_rate", f"devices.{of.target.name}"), sampler]
+    said = [config.slice(*_TUNING, f"devices.{of.target.name}"), sampler]
     key = Stage("worker", VERSION, json.dumps(said), inputs).key
-    return Candidates(context, asked, at(stages.train), f"{config.name}-{of.target.name}-{sampler}-{key}")
+    return Candidates(
+        context, load_device(of.target.name), asked, at(stages.train), f"{config.name}-{of.target.name}-{sampler}-{key}"
+    )
 
 
 def work(study: SharedStudy, train: Train, patience_s: float, say: Say) -> Ledger:

@@ -78,8 +78,8 @@ def integer_trace(design: Design, images: FloatArray) -> Trace:
 def act_format(design: Design, layer: Layer) -> FixedPoint:
     """The format in which a layer reads its inputs."""
     act = design.numbers[layer.name].act
-    if act is None:
-        raise NasError(f"layer {layer.name}: is not quantized; an FPGA design needs act_bits and weight_bits below 32")
+    if not isinstance(act, FixedPoint):
+        raise NasError(f"layer {layer.name}: reads {act}; an FPGA design needs fixed point, act_bits below 32")
     return act
 
 

@@ -176,11 +176,11 @@ class _Graph:
         if layer.precision.weight_bits == FLOAT_BITS:
             self._store(weight, np.asarray(numbers.weight, dtype=np.float32))
         else:
-            assert numbers.weight_frac is not None
+            assert numbers.steps is not None
             dtype = helper.tensor_dtype_to_np_dtype(_INTEGERS[storage_bits(layer.precision.weight_bits)])
             integers, scale = f"{weight}.integers", f"{weight}.scale"
             self._store(integers, self.design.weight_integers(name).astype(dtype))
-            self._store(scale, np.exp2(-numbers.weight_frac).astype(np.float32))
+            self._store(scale, numbers.steps.astype(np.float32))
             self.nodes.append(helper.make_node("DequantizeLinear", [integers, scale], [weight], axis=0))
         self._store(bias, np.asarray(numbers.bias, dtype=np.float32))
         return [weight, bias]

@@ -9,13 +9,15 @@ for each output channel.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from nas.errors import NasError
-from nas.fixed_point import Format
+from nas.fixed_point import FixedPoint, Format
 from nas.genotype import FloatArray, IntArray
+from nas.network import FLOAT_BITS, Input, Network, Pool, Scale
 
 _MANTISSA_BITS = 31
 _LEAST, _BEYOND = 2.0**-32, 2.0**29
@@ -50,12 +52,54 @@ class Affine:
 def affine_over(low: float, high: float, bits: int) -> Affine:
     """The format whose ends are nearest to those of a range around 0: off by half a step at most, for 0 to be exact.
 
-    A range of no length gets the step 1. Raises NasError unless low <= 0 <= high.
+    The step has single precision, as engines keep it. A range of no length gets the step 1. Raises NasError unless
+    low <= 0 <= high.
     """
     if not low <= 0 <= high:
         raise NasError(f"affine format: a range must hold 0; got {low:g} to {high:g}, widen it to 0")
-    step = (high - low) / ((1 << bits) - 1) or 1.0
+    step = float(np.float32((high - low) / ((1 << bits) - 1))) or 1.0
     return Affine(bits, math.floor(low / step + 0.5), step)
+
+
+def reading_together(network: Network) -> dict[str, str]:
+    """Layers that read one tensor in equally many bits, each by the name of the first of them; float ones alone.
+
+    A layer with several inputs reads all of them so, but the gates of a scale as they come; and those behind a largest
+    pool read what the pool reads. So a device that holds each tensor once, in one format, has one for each such group.
+    """
+    first: dict[str, str] = {}
+    readers: dict[tuple[str, int], str] = {}
+
+    def join(name: str, other: str) -> None:
+        ends = sorted((first[name], first[other]), key=list(first).index)
+        first.update({reader: ends[0] for reader, end in first.items() if end == ends[1]})
+
+    for layer in network.layers[1:]:
+        assert not isinstance(layer, Input)
+        first[layer.name], bits = layer.name, layer.precision.act_bits
+        if bits == FLOAT_BITS:
+            continue
+        for source in layer.inputs[:1] if isinstance(layer, Scale) else layer.inputs:
+            join(layer.name, readers.setdefault((source, bits), layer.name))
+        if isinstance(layer, Pool) and layer.kind == "max":
+            readers[layer.name, bits] = layer.name
+    return first
+
+
+def one_per_tensor(
+    network: Network, formats: Mapping[str, FixedPoint | Affine | None]
+) -> dict[str, FixedPoint | Affine | None]:
+    """The formats in which layers read, by their names, where those that read together get one over all their ranges.
+
+    Formats are affine, or None for float.
+    """
+    ranges: dict[str, tuple[float, float, int]] = {}
+    together = reading_together(network)
+    for name, fmt in formats.items():
+        if fmt is not None:
+            low, high, bits = ranges.get(together[name], (0.0, 0.0, fmt.bits))
+            ranges[together[name]] = min(low, fmt.low * fmt.step), max(high, fmt.high * fmt.step), bits
+    return {name: None if fmt is None else affine_over(*ranges[together[name]]) for name, fmt in formats.items()}
 
 
 def symmetric_top(bits: int) -> int:

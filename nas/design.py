@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from nas.affine import Affine
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray, IntArray
 from nas.network import Network, Weighted
 
-_ARRAYS = ("weight", "bias", "weight_frac")
+_ARRAYS = ("weight", "bias", "weight_frac", "weight_steps")
+_SLACK = 2.0**-16
+"""What the division of a bias, an integer below 2**32, by a product of free steps may leave."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,23 @@ class LayerNumbers:
 
     Attributes:
         act: Format in which the layer reads its inputs; None for float.
-        weight: Values of shape `layer.weight_shape`; on the grid `2**-frac` where quantized. None without weights.
+        weight: Values of shape `layer.weight_shape`; on the grid of the steps where quantized. None without weights.
         bias: Values of shape (out channels,); on the grid of the products where quantized.
-        weight_frac: Fraction bits of each output channel's weights, shape (out channels,); None for float.
+        weight_frac: Fraction bits of each output channel's weights, shape (out channels,), whose steps are powers of
+            two; None for float and for free steps.
+        weight_steps: Free steps of each output channel's weights, of single precision, shape (out channels,).
     """
 
-    act: FixedPoint | None = None
+    act: FixedPoint | Affine | None = None
     weight: FloatArray | None = None
     bias: FloatArray | None = None
     weight_frac: IntArray | None = None
+    weight_steps: FloatArray | None = None
+
+    @property
+    def steps(self) -> FloatArray | None:
+        """Steps of each output channel's weights, of either kind, shape (out channels,)."""
+        return self.weight_steps if self.weight_frac is None else np.exp2(-self.weight_frac.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -58,28 +69,36 @@ class Design:
     def weight_integers(self, name: str) -> IntArray:
         """A quantized layer's weights as integers, shape `layer.weight_shape`."""
         numbers = self.numbers[name]
-        if numbers.weight is None or numbers.weight_frac is None:
+        if numbers.weight is None or numbers.steps is None:
             raise NasError(f"layer {name}: has no quantized weights")
         axes = (-1,) + (1,) * (numbers.weight.ndim - 1)
-        return _exact(numbers.weight * 2.0 ** numbers.weight_frac.reshape(axes), f"layer {name}: weight")
+        return _exact(numbers.weight / numbers.steps.reshape(axes), f"layer {name}: weight")
 
     def bias_integers(self, name: str) -> IntArray:
-        """A quantized layer's bias as integers with `product_frac` fraction bits, shape (out channels,)."""
-        bias = self.numbers[name].bias
+        """A quantized layer's bias in steps of the products, shape (out channels,)."""
+        bias, act = self.numbers[name].bias, self.numbers[name].act
         assert bias is not None
-        return _exact(bias * 2.0 ** self.product_frac(name), f"layer {name}: bias")
+        slack = 0.0 if isinstance(act, FixedPoint) else _SLACK
+        return _exact(bias / self.product_steps(name), f"layer {name}: bias", slack)
+
+    def product_steps(self, name: str) -> FloatArray:
+        """Steps of a quantized layer's products and accumulators, shape (out channels,)."""
+        numbers = self.numbers[name]
+        if numbers.act is None or numbers.steps is None:
+            raise NasError(f"layer {name}: is not quantized; its act_bits and weight_bits must be below 32")
+        return numbers.steps * numbers.act.step
 
     def product_frac(self, name: str) -> IntArray:
-        """Fraction bits of a quantized layer's products and accumulators, shape (out channels,)."""
-        numbers = self.numbers[name]
-        if numbers.act is None or numbers.weight_frac is None:
-            raise NasError(f"layer {name}: is not quantized; its act_bits and weight_bits must be below 32")
+        """Fraction bits of a layer's products and accumulators in fixed point, shape (out channels,)."""
+        numbers, steps = self.numbers[name], self.product_steps(name)
+        if numbers.weight_frac is None or not isinstance(numbers.act, FixedPoint):
+            raise NasError(f"layer {name}: has steps up to {steps.max():g}; fixed point needs powers of two")
         return numbers.weight_frac + numbers.act.frac_bits
 
 
-def _exact(values: FloatArray, what: str) -> IntArray:
+def _exact(values: FloatArray, what: str, slack: float = 0.0) -> IntArray:
     rounded = np.round(values)
-    if not np.array_equal(rounded, values):
+    if np.abs(values - rounded).max(initial=0) > slack:
         raise NasError(f"{what}: values are off their grid by up to {np.abs(values - rounded).max():.3g} steps")
     return rounded.astype(np.int64)
 
@@ -88,8 +107,11 @@ def save_design(design: Design, path: Path) -> None:
     """Write the numbers as plain arrays; the network itself is known by its genotype."""
     arrays: dict[str, np.ndarray] = {}
     for name, numbers in design.numbers.items():
-        if numbers.act is not None:
-            arrays[f"{name}/act"] = np.array([numbers.act.signed, numbers.act.bits, numbers.act.frac_bits])
+        match numbers.act:
+            case FixedPoint(signed, bits, frac_bits):
+                arrays[f"{name}/act"] = np.array([signed, bits, frac_bits])
+            case Affine(bits, low, step):
+                arrays[f"{name}/affine"] = np.array([bits, low, step])
         for key in _ARRAYS:
             value = getattr(numbers, key)
             if value is not None:
@@ -105,7 +127,9 @@ def load_design(network: Network, path: Path) -> Design:
 
 
 def _numbers(name: str, arrays: Mapping[str, np.ndarray]) -> LayerNumbers:
-    act = arrays.get(f"{name}/act")
-    fmt = None if act is None else FixedPoint(bool(act[0]), int(act[1]), int(act[2]))
-    weight, bias, weight_frac = (arrays.get(f"{name}/{key}") for key in _ARRAYS)
-    return LayerNumbers(fmt, weight, bias, weight_frac)
+    act: FixedPoint | Affine | None = None
+    if (fixed := arrays.get(f"{name}/act")) is not None:
+        act = FixedPoint(bool(fixed[0]), int(fixed[1]), int(fixed[2]))
+    if (affine := arrays.get(f"{name}/affine")) is not None:
+        act = Affine(int(affine[0]), int(affine[1]), float(affine[2]))
+    return LayerNumbers(act, *(arrays.get(f"{name}/{key}") for key in _ARRAYS))

@@ -75,5 +75,5 @@ def _output(layer: Weighted, x: Tensor, state: LayerState) -> Tensor:
     """The output of one layer, shape (n, *layer.out_shape)."""
     assert state.weight is not None
     assert state.bias is not None
-    weight = quantize_weight(state.weight, state.weight_frac, layer.precision.weight_bits)
-    return activate(layer, product(layer, x, weight, quantize_bias(state.bias, state.weight_frac, state.act)))
+    weight = quantize_weight(state.weight, state.steps, layer.precision.weight_bits)
+    return activate(layer, product(layer, x, weight, quantize_bias(state.bias, state.steps, state.act)))

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.network import FLOAT_BITS, Scale, Weighted
-from supernet.quantize import act_format, quantize_act
+from supernet.formats import act_format
+from supernet.quantize import quantize_act
 from supernet.run import Reader, combine
 from supernet.subnet import Subnet
 from supernet.trie import merge, run_all
@@ -196,7 +197,7 @@ class PostQuantized(nn.Module):
         read = [_read(x, self.formats[place]) for x in _formatted(layer, inputs)]
         if not isinstance(layer, Weighted):
             return combine(layer, read + inputs[len(read) :], None)
-        output: Tensor = self.subnet.layers[layer.name.replace(".", "/")](read[0])
+        output: Tensor = self.subnet.layer(layer.name)(read[0])
         return output
 
 

@@ -7,17 +7,20 @@ channels, the centre of a kernel after its transform (Once-for-All, section 3.2)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.affine import Affine, one_per_tensor
 from nas.fixed_point import FixedPoint
 from nas.network import FLOAT_BITS, Conv2d, Network, Shape, Weighted, weight_count
 from supernet.batch_norm import Moments, Statistics, fold, measure, moments, normalise
+from supernet.formats import FIXED, Formats
 from supernet.prune import layer_mask, mask_bias
-from supernet.quantize import quantize_bias, quantize_weight, weight_format
+from supernet.quantize import quantize_bias, quantize_weight
 from supernet.run import Reader, activate, batch_format, product, run
 from supernet.settings import Gradient
 from supernet.subnet import LayerState, Subnet
@@ -76,7 +79,7 @@ class Supernet(nn.Module):
             statistics: What BatchNorm normalises by; None for the statistics of this very batch.
         """
 
-        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
+        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | Affine | None) -> Tensor:
             given = statistics[layer.name] if statistics is not None and layer.norm else None
             return self._weighted(layer, x, act, given)
 
@@ -87,7 +90,7 @@ class Supernet(nn.Module):
         """Measure what BatchNorm normalises by where `images`, of a shape as in `forward`, are the batch."""
         measured: dict[str, Moments] = {}
 
-        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
+        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | Affine | None) -> Tensor:
             output, by, _ = self.calibrated(layer, x, act)
             if by is not None:
                 measured[layer.name] = by
@@ -97,66 +100,83 @@ class Supernet(nn.Module):
         return measured
 
     @torch.no_grad()
-    def specialise(self, network: Network, images: Tensor) -> Subnet:
+    def specialise(self, network: Network, images: Tensor, formats: Formats = FIXED) -> Subnet:
         """Extract a subnet; its BatchNorm statistics and activation formats come from `images`."""
+        states = self._states(network, images, partial(batch_format, formats=formats), formats)
+        if formats.numbers == "affine":
+            acts = one_per_tensor(network, {name: state.act for name, state in states.items()})
+            states = self._states(network, images, lambda layer, inputs: acts[layer.name], formats)
+        return Subnet(network, states)
+
+    def _states(
+        self,
+        network: Network,
+        images: Tensor,
+        choose: Callable[[Reader, list[Tensor]], FixedPoint | Affine | None],
+        formats: Formats,
+    ) -> dict[str, LayerState]:
+        """What each layer is made of where it reads in the formats that are chosen as it reads."""
         states: dict[str, LayerState] = {}
 
-        def act(layer: Reader, inputs: list[Tensor]) -> FixedPoint | None:
-            states[layer.name] = LayerState(batch_format(layer, inputs))
+        def act(layer: Reader, inputs: list[Tensor]) -> FixedPoint | Affine | None:
+            states[layer.name] = LayerState(choose(layer, inputs))
             return states[layer.name].act
 
-        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
-            output, _, states[layer.name] = self.calibrated(layer, x, act)
+        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | Affine | None) -> Tensor:
+            output, _, states[layer.name] = self.calibrated(layer, x, act, formats)
             return output
 
         run(network, images, act, weighted)
-        return Subnet(network, states)
+        return states
 
     @torch.no_grad()
     def calibrated(
-        self, layer: Weighted, x: Tensor, act: FixedPoint | None
+        self, layer: Weighted, x: Tensor, act: FixedPoint | Affine | None, formats: Formats = FIXED
     ) -> tuple[Tensor, Moments | None, LayerState]:
         """One layer of a subnet, its statistics those of x alone, read in format `act`, shape (n, *layer.in_shape).
+
+        Its weights get such steps as `formats` chooses.
 
         Returns:
             Its output, shape (n, *layer.out_shape); what its BatchNorm normalises by; and what it is made of.
         """
         weight, gain, bias = self.layer(layer.name).form(layer)
         if not layer.norm:
-            output, state = _rounded(layer, x, act, weight, bias)
+            output, state = _rounded(layer, x, act, weight, bias, formats)
             return output, None, state
         output, by = measure(product(layer, x, weight, None), gain, bias)
         folded = fold(weight, gain, bias, by)
         if layer.precision.weight_bits == FLOAT_BITS:
             return activate(layer, output), by, LayerState(act, *folded)
-        output, state = _rounded(layer, x, act, *folded)
+        output, state = _rounded(layer, x, act, *folded, formats)
         return output, by, state
 
-    def _weighted(self, layer: Weighted, x: Tensor, act: FixedPoint | None, given: Moments | None) -> Tensor:
+    def _weighted(self, layer: Weighted, x: Tensor, act: FixedPoint | Affine | None, given: Moments | None) -> Tensor:
         """The output of one layer, shape (n, *layer.out_shape)."""
         weight, gain, bias = self.layer(layer.name).form(layer)
         if not layer.norm:
-            return _rounded(layer, x, act, weight, bias, self.gradient)[0]
+            return _rounded(layer, x, act, weight, bias, FIXED, self.gradient)[0]
         if layer.precision.weight_bits == FLOAT_BITS:  # as below, with one product instead of two
             return activate(layer, normalise(product(layer, x, weight, None), gain, bias, given, self.synchronised))
         by = given or moments(product(layer, x, weight, None), self.synchronised)
-        return _rounded(layer, x, act, *fold(weight, gain, bias, by), self.gradient)[0]
+        return _rounded(layer, x, act, *fold(weight, gain, bias, by), FIXED, self.gradient)[0]
 
 
 def _rounded(
     layer: Weighted,
     x: Tensor,
-    act: FixedPoint | None,
+    act: FixedPoint | Affine | None,
     weight: Tensor,
     bias: Tensor,
+    formats: Formats,
     gradient: Gradient = "clipped",
 ) -> tuple[Tensor, LayerState]:
     """The output of one layer whose BatchNorm is folded in, its numbers rounded, and what the layer is made of."""
     bits = layer.precision.weight_bits
-    frac = weight_format(weight, bits)
-    rounded = quantize_weight(weight, frac, bits, gradient)
-    output = activate(layer, product(layer, x, rounded, quantize_bias(bias, frac, act)))
-    return output, LayerState(act, weight, bias, frac)
+    steps = formats.weight(weight, bits)
+    rounded = quantize_weight(weight, steps, bits, gradient)
+    output = activate(layer, product(layer, x, rounded, quantize_bias(bias, steps, act)))
+    return output, LayerState(act, weight, bias, steps)
 
 
 class ElasticLayer(nn.Module):

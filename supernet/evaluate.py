@@ -18,7 +18,8 @@ from supernet.data.split import NONE, Augmentation, Split, Step, order
 from supernet.layout import channels_last
 from supernet.optimise import MOMENTUM, distilled_loss, set_cosine_rate
 from supernet.run import fit
-from supernet.subnet import from_design
+from supernet.settings import Tuned
+from supernet.subnet import Subnet, from_design
 
 _POSITIONS = {"cpu": 1 << 16, "cuda": 1 << 21}
 """Pixels of the images that go through at a time where no batch is given: tensors small enough that a CPU's memory is
@@ -42,6 +43,7 @@ class FineTuning:
         augmentation: How training images are varied.
         optimizer: `adamw`, or `sgd` with Nesterov momentum 0.9.
         weight_decay: Of the weights of products; BatchNorm and biases do not decay.
+        gradient: How gradients pass the rounding of a `Subnet`.
     """
 
     epochs: int
@@ -51,6 +53,7 @@ class FineTuning:
     augmentation: Augmentation = NONE
     optimizer: Literal["sgd", "adamw"] = "adamw"
     weight_decay: float = 0.0
+    gradient: Tuned = "clipped"
 
 
 @torch.no_grad()
@@ -90,7 +93,8 @@ def design_logits(design: Design, images: FloatArray) -> FloatArray:
 def fine_tune(model: nn.Module, teacher: nn.Module | None, data: Split, tuning: FineTuning, seed: int) -> None:
     """Train a model in place, where its weights are, against labels and a teacher; leave it in evaluation mode.
 
-    A `Subnet` keeps its formats and zeros, and is trained as it is quantized. A `PlainNet` trains with BatchNorm.
+    A `Subnet` is trained as it is quantized. It keeps its zeros, and its formats unless their steps are learned. A
+    `PlainNet` trains with BatchNorm.
 
     Args:
         model: What to train: images in, logits out.
@@ -101,6 +105,8 @@ def fine_tune(model: nn.Module, teacher: nn.Module | None, data: Split, tuning: 
     """
     batches = [batch for epoch in range(tuning.epochs) for batch in order(len(data), tuning.batch, seed, epoch)]
     steps = [Step(batch, (seed, index)) for index, batch in enumerate(batches)]
+    if isinstance(model, Subnet):
+        model.tune_by(tuning.gradient)
     optimizer = _optimizer(model, tuning)
     model.train()
     for index, (images, labels) in enumerate(data.stream(steps, tuning.augmentation, _device(model))):

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import NasError
-from nas.fixed_point import FixedPoint
 from nas.network import FLOAT, Conv2d, Input, Network, Weighted, nonzeros
 from supernet.batch_norm import EPS, Moments, Statistics
 from supernet.batch_norm import fold as fold_norm
@@ -41,7 +40,7 @@ class PlainNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits, shape (n, classes), of images as the supernet reads them."""
 
-        def weighted(layer: Weighted, x: Tensor, act: FixedPoint | None) -> Tensor:
+        def weighted(layer: Weighted, x: Tensor, act: None) -> Tensor:
             y: Tensor = self.core(layer)(x)
             return activate(layer, self.norm(layer)(y) if layer.norm else y)
 

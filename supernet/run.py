@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas.affine import Affine
 from nas.errors import NasError
-from nas.fixed_point import FixedPoint
+from nas.fixed_point import FixedPoint, Format
 from nas.network import (
     Activated,
     Add,
@@ -25,19 +27,25 @@ from nas.network import (
     Shape,
     Weighted,
 )
-from supernet.quantize import act_format, quantize_act
+from supernet.formats import FIXED, Formats
+from supernet.quantize import LearnedStep, quantize_act
 from supernet.settings import Gradient
 
 Unweighted = Add | PairSum | Mean | RowMean | Pool | Scale
 Reader = Weighted | Unweighted
 """A layer that reads others: any but the input."""
 
+Read = Format | LearnedStep | None
+"""How a layer reads its inputs: in a format that is fixed, in one that is being learned, or as they come."""
+
+R = TypeVar("R", bound=Read)
+
 
 def run(
     network: Network,
     images: Tensor,
-    act: Callable[[Reader, list[Tensor]], FixedPoint | None],
-    weighted: Callable[[Weighted, Tensor, FixedPoint | None], Tensor],
+    act: Callable[[Reader, list[Tensor]], R],
+    weighted: Callable[[Weighted, Tensor, R], Tensor],
     gradient: Gradient = "clipped",
 ) -> Tensor:
     """Logits, shape (n, classes), layer by layer; a tensor goes once its last reader has run.
@@ -111,12 +119,12 @@ def activate(layer: Activated, x: Tensor) -> Tensor:
             return F.hardsigmoid(x)
 
 
-def batch_format(layer: Reader, inputs: list[Tensor]) -> FixedPoint | None:
+def batch_format(layer: Reader, inputs: list[Tensor], formats: Formats = FIXED) -> FixedPoint | Affine | None:
     """The format that suits what a layer reads of this batch; None for float."""
-    return act_format(_formatted(layer, inputs), layer.precision.act_bits)
+    return formats.act(_formatted(layer, inputs), layer.precision.act_bits)
 
 
-def combine(layer: Unweighted, inputs: list[Tensor], act: FixedPoint | None, gradient: Gradient = "clipped") -> Tensor:
+def combine(layer: Unweighted, inputs: list[Tensor], act: Read, gradient: Gradient = "clipped") -> Tensor:
     """The output of a layer without weights, which reads its inputs in format `act`."""
     read = [quantize_act(x, act, gradient) for x in _formatted(layer, inputs)]
     match layer:

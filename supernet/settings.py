@@ -14,6 +14,15 @@ PhaseKind = Literal["full", "kernel", "depth", "width", "precision", "train"]
 Gradient = Literal["identity", "clipped"]
 """How gradients pass a rounding, see `supernet.quantize`."""
 
+Tuned = Literal["identity", "clipped", "lsq"]
+"""How gradients pass a rounding in fine-tuning; `lsq` learns the steps as well."""
+
+Numbers = Literal["fixed", "affine"]
+"""`fixed`: steps are powers of two, as in FPGAs. `affine`: free steps and a zero point, as in CPUs and NPUs."""
+
+Range = Literal["minmax", "mse", "percentile"]
+"""What values a format is to hold: all, as many as give the least squared error, or all but the largest."""
+
 PHASES: dict[Strategy, tuple[PhaseKind, ...]] = {
     "progressive": ("full", "kernel", "depth", "width", "precision"),
     "sandwich": ("train", "precision"),

@@ -23,6 +23,7 @@ from supernet.checkpoint import save_atomically
 from supernet.data.split import Split, Step, order
 from supernet.distributed import ALONE, Ranks, mean_over, shared, threads
 from supernet.elastic import Supernet
+from supernet.formats import FIXED, Formats
 from supernet.layout import channels_last
 from supernet.metrics import Progress, Report
 from supernet.optimise import Average, all_finite, copy_into, distilled_loss, fresh_optimizer, set_rate
@@ -241,9 +242,9 @@ class SupernetTraining:
         rate, images_per_s = self._rate(stage, self.step - 1), steps_per_s * self.training.batch
         return Progress(self.step, stage.name, self.step / self.epoch_steps, loss, rate, images_per_s)
 
-    def specialise(self, network: Network) -> Subnet:
+    def specialise(self, network: Network, formats: Formats = FIXED) -> Subnet:
         """Extract a subnet, calibrated on the first training images."""
-        return self.supernet.specialise(network, self.calibration_images)
+        return self.supernet.specialise(network, self.calibration_images, formats)
 
     def full_subnet(self) -> Subnet:
         """The full network: as it was before shrinking, or as it is while there is no teacher."""

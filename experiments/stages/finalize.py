@@ -120,7 +120,7 @@ def load_members(folder: Path) -> list[dict[str, Any]]:
 def _finalize_one(context: Context, device: Device, train_folder: Path, task: _Task) -> None:
     training, data = context.trained(train_folder), context.data
     network = context.space.lower(task.genotype)
-    subnet = training.specialise(network)
+    subnet = training.specialise(network, context.formats(device))
     inherited = error(subnet, data.validation)
     fine_tune(subnet, training.full_subnet(), data.train, context.fine_tuning(), context.config.seed + task.index)
     design = subnet.design()

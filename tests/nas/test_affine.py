@@ -6,9 +6,19 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from nas.affine import Affine, affine_over, multipliers, rescale, symmetric_top, weight_integers
+from nas.affine import (
+    Affine,
+    affine_over,
+    multipliers,
+    one_per_tensor,
+    reading_together,
+    rescale,
+    symmetric_top,
+    weight_integers,
+)
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint, quantize, requantize
+from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Precision, Scale
 
 RNG = np.random.default_rng(0)
 FORMATS = [
@@ -46,9 +56,9 @@ def test_fixed_point_is_the_case_of_a_step_that_is_a_power_of_two(signed: bool) 
 def test_the_ends_of_a_range_are_met_to_half_a_step(bits: int) -> None:
     for low, high in [(0.0, 3.0), (-3.0, 0.0), (-0.375, 6.0), *(-RNG.random((50, 2)) * [[1, -9]]).tolist()]:
         fmt = affine_over(low, high, bits)
-        assert fmt.step == (high - low) / (2**bits - 1)
-        assert abs(fmt.low * fmt.step - low) <= 0.5 * fmt.step * (1 + 1e-9)
-        assert abs(fmt.high * fmt.step - high) <= 0.5 * fmt.step * (1 + 1e-9)
+        assert fmt.step == np.float32((high - low) / (2**bits - 1))
+        assert abs(fmt.low * fmt.step - low) <= 0.5 * fmt.step * (1 + 1e-6 * 2**bits)
+        assert abs(fmt.high * fmt.step - high) <= 0.5 * fmt.step * (1 + 1e-6 * 2**bits)
     assert affine_over(0.0, 0.0, bits) == Affine(bits, 0, 1.0)
 
 
@@ -93,3 +103,38 @@ def test_what_is_out_of_range_is_refused() -> None:
     for least, most in ((0.1, 1.0), (-1.0, -0.1), (math.nan, 1.0)):
         with pytest.raises(NasError, match="a range must hold 0"):
             affine_over(least, most, 8)
+
+
+def test_layers_that_read_a_tensor_read_it_in_one_format() -> None:
+    """A residual stream through two sums, a squeeze, a largest pool; another width, and float, stand alone."""
+    eight, shape = Precision(8, 8), (2, 4, 4)
+    network = Network(
+        (
+            Input("input", shape),
+            Conv2d("a", ("input",), shape, shape, 1, precision=eight),
+            Conv2d("b", ("a",), shape, shape, 1, precision=eight),
+            Add("first", ("a", "b"), shape, eight),
+            Conv2d("narrow", ("first",), shape, shape, 1, precision=Precision(8, 4)),
+            Add("second", ("first", "narrow"), shape, eight),
+            Conv2d("single", ("second",), shape, shape, 1),
+            Pool("pool", ("second",), shape, 2, 2, "max", eight),
+            Mean("squeeze", ("pool",), (2, 2, 2), eight),
+            Linear("gates", ("squeeze",), (2,), (2,), precision=eight),
+            Scale("scale", ("pool", "gates"), (2, 2, 2), eight),
+        )
+    )
+    together = reading_together(network)
+    assert together == {
+        "a": "a", "b": "b", "first": "b", "narrow": "narrow", "second": "second", "single": "single",
+        "pool": "pool", "squeeze": "pool", "gates": "gates", "scale": "pool",
+    }  # fmt: skip
+    assert "second" not in (together["first"], together["narrow"])  # the first sum gives a tensor of its own
+    formats = {name: Affine(8, -index, 0.1 * index + 0.1) for index, name in enumerate(together)} | {"single": None}
+    tied = one_per_tensor(network, formats)
+    assert tied["single"] is None
+    for name, first in together.items():
+        fmt, own = tied[name], formats[name]
+        assert fmt == tied[first]
+        if own is not None and fmt is not None:
+            assert fmt.low * fmt.step <= own.low * own.step + fmt.step / 2
+            assert fmt.high * fmt.step >= own.high * own.step - fmt.step

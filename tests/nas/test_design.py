@@ -1,10 +1,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nas.design import Design, LayerNumbers
+from nas.affine import Affine
+from nas.design import Design, LayerNumbers, load_design, save_design
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.network import Input, Linear, Network, Precision
@@ -65,3 +67,32 @@ def test_a_float_layer_has_no_integers() -> None:
         design.weight_integers("head")
     with pytest.raises(NasError, match="layer head: is not quantized"):
         design.product_frac("head")
+
+
+FREE = NUMBERS | {
+    "fc": LayerNumbers(
+        Affine(4, -3, 0.75),
+        INTEGERS * np.array([[0.625], [0.3125]]),
+        np.array([5 * 0.625 * 0.75, -3 * 0.3125 * 0.75]),
+        weight_steps=np.array([0.625, 0.3125]),
+    )
+}
+
+
+def test_free_steps_give_integers_and_no_fraction_bits() -> None:
+    design = Design(NETWORK, FREE)
+    assert np.array_equal(design.weight_integers("fc"), INTEGERS)
+    assert design.product_steps("fc").tolist() == [0.625 * 0.75, 0.3125 * 0.75]
+    assert design.bias_integers("fc").tolist() == [5, -3]
+    with pytest.raises(NasError, match=r"layer fc: has steps up to 0\.46875; fixed point needs powers of two"):
+        design.product_frac("fc")
+
+
+@pytest.mark.parametrize("numbers", [NUMBERS, FREE])
+def test_a_saved_design_comes_back(numbers: Mapping[str, LayerNumbers], tmp_path: Path) -> None:
+    save_design(Design(NETWORK, numbers), tmp_path / "design.npz")
+    read = load_design(NETWORK, tmp_path / "design.npz")
+    for name, one in numbers.items():
+        assert read.numbers[name].act == one.act
+        for key in ("weight", "bias", "weight_frac", "weight_steps"):
+            assert np.array_equal(getattr(read.numbers[name], key), getattr(one, key))

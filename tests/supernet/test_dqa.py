@@ -27,7 +27,8 @@ from supernet.dqa import (
     huffman_lengths,
     stored_bits,
 )
-from supernet.quantize import act_format, quantize_act
+from supernet.formats import act_format
+from supernet.quantize import quantize_act
 
 CHANNELS = 12
 

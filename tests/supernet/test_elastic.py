@@ -33,7 +33,8 @@ from nas.network import (
 from nas.spaces import SPACES
 from nas.spaces.precision import PrecisionChoices
 from supernet.elastic import ElasticLayer, Supernet
-from supernet.quantize import act_format, quantize_act
+from supernet.formats import act_format
+from supernet.quantize import quantize_act
 from supernet.run import batch_format, combine, fit, product
 from supernet.settings import Gradient
 
