@@ -9,7 +9,8 @@ from nas.design import Design, LayerNumbers
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
 from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Precision, Weighted, nonzeros
-from nas.spaces import MlpChoices, MobileChoices
+from nas.spaces import InteractionChoices, MlpChoices, MobileChoices
+from nas.spaces.deepsets import Tower
 from nas.spaces.mobile import Stage
 from nas.spaces.precision import PrecisionChoices
 
@@ -28,6 +29,12 @@ def mobile_network(
 
 def mlp_network(seed: int, features: int = 64) -> Network:
     return _random_member(MlpChoices((2,), (16,), mixed_precision()).build((features,), 10), seed)
+
+
+def interaction_network(seed: int, particles: int = 8, width: int = 6) -> Network:
+    """Two layers on pairs, two on particles, of mixed random bits and sparsity."""
+    choices = InteractionChoices(Tower((2,), (width,)), Tower((2,), (width,)), (), mixed_precision())
+    return _random_member(choices.build((3, particles, 1), 5), seed)
 
 
 def residual_network(seed: int) -> Network:

@@ -7,14 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from designs import mlp_network, mobile_network, random_design, random_images, residual_network
+from designs import interaction_network, mlp_network, mobile_network, random_design, random_images, residual_network
 
 from fpga.reference import integer_trace, run
 from nas.design import Design, LayerNumbers
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
-from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Precision
+from nas.network import Add, Conv2d, Input, Linear, Mean, Network, PairSum, Precision, RowMean
 
 
 def rounded(values: FloatArray, fmt: FixedPoint) -> FloatArray:
@@ -41,8 +41,12 @@ def naive(design: Design, images: FloatArray) -> FloatArray:
         elif isinstance(layer, Add):
             out = reads[0] + reads[1]
             out = out.clamp(min=0) if layer.activation == "relu" else out
+        elif isinstance(layer, PairSum):
+            rows = [reads[0][:, :, :, 0] + reads[1][:, :, sender] for sender in range(layer.in_shape[1])]
+            out = torch.stack(rows, 3)
+            out = out.clamp(min=0) if layer.activation == "relu" else out
         else:
-            out = reads[0].mean((2, 3))
+            out = reads[0].mean(3, keepdim=True) if isinstance(layer, RowMean) else reads[0].mean((2, 3))
         tensors[layer.name] = out.numpy()
     return tensors[design.network.layers[-1].name]
 
@@ -63,6 +67,16 @@ def test_mlp_equals_float64(seed: int) -> None:
     design = random_design(network, seed)
     images = random_images(network, 50, seed + 100)
     np.testing.assert_array_equal(run(design, images), naive(design, images))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_interaction_equals_float64(seed: int) -> None:
+    network = interaction_network(seed, particles=4 + 4 * (seed % 2))
+    design = random_design(network, seed)
+    images = random_images(network, 50, seed + 100)
+    logits = run(design, images)
+    assert logits.std() > 0
+    np.testing.assert_array_equal(logits, naive(design, images))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from designs import mlp_network, mobile_network, random_design, random_images, residual_network
+from designs import interaction_network, mlp_network, mobile_network, random_design, random_images, residual_network
 
 from fpga import unrolling
 from fpga.reference import integer_trace, run
@@ -84,6 +84,7 @@ DESIGNS = {
     "mobile": random_design(mobile_network(3, depth=1, input_shape=(1, 4, 4)), 3),
     "residual": random_design(residual_network(0), 0),
     "small conv": small_conv(0),
+    "interaction": random_design(interaction_network(1, width=4), 1),
 }
 
 

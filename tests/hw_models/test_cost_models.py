@@ -18,7 +18,21 @@ from hw_models.device import load_device
 from hw_models.prices import layer_prices
 from hw_models.work import kind, work
 from nas.errors import NasError
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Precision, Scale, weight_bytes
+from nas.network import (
+    Add,
+    Conv2d,
+    Input,
+    Layer,
+    Linear,
+    Mean,
+    Network,
+    PairSum,
+    Pool,
+    Precision,
+    RowMean,
+    Scale,
+    weight_bytes,
+)
 
 INT8 = Precision(8, 8)
 FUSION = cast(bit_flexible.BitFlexible, load_device("bitfusion").array)
@@ -63,6 +77,9 @@ def test_work_by_hand() -> None:
     assert asked.macs == 16 * 5 * 3 * 9
     assert (asked.weight_bytes, asked.read_bytes, asked.written_bytes) == (5 * 27 / 2 + 20, 48, 80)
     assert work(Add("add", ("a", "b"), (2, 2, 2), INT8)).bytes == 24
+    pairs, rows = PairSum("pairs", ("a", "b"), (3, 4, 1), INT8), RowMean("rows", ("pairs",), (3, 4, 4), INT8)
+    assert (work(pairs).macs, work(pairs).bytes) == (3 * 16, 2 * 12 + 48)
+    assert (work(rows).macs, work(rows).bytes) == (3 * 16, 48 + 12)
     assert work(Pool("pool", ("a",), (2, 4, 4), 3, 2, "max", INT8)).macs == 2 * 4 * 9
     assert kind(conv(4, 4, 4, 3, 4)) == "depthwise"
 

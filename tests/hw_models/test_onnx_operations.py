@@ -15,7 +15,24 @@ from hw_models.onnx_runtime import predict
 from hw_models.reference import random_design
 from nas.design import Design, LayerNumbers
 from nas.genotype import FloatArray
-from nas.network import Activation, Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Scale, Shape, Weighted
+from nas.network import (
+    Activation,
+    Add,
+    Conv2d,
+    Input,
+    Layer,
+    Linear,
+    Mean,
+    Network,
+    PairSum,
+    Pool,
+    RowMean,
+    Scale,
+    Shape,
+    Weighted,
+)
+from nas.spaces import InteractionChoices
+from nas.spaces.deepsets import Tower
 
 Change = Callable[[Network, tuple[int, ...]], Network]
 Make = Callable[[Network, int], Design]
@@ -39,6 +56,15 @@ def pooled(layer: Pool, x: FloatArray) -> FloatArray:
     return out
 
 
+def paired(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Each sum by itself: entry (i, j) is that of the i-th and the j-th."""
+    count = first.shape[2]
+    out = np.empty((*first.shape[:2], count, count))
+    for i, j in itertools.product(range(count), repeat=2):
+        out[:, :, i, j] = first[:, :, i, 0] + second[:, :, j, 0]
+    return out
+
+
 def weighted(layer: Conv2d | Linear, numbers: LayerNumbers, x: FloatArray) -> FloatArray:
     weight, bias = torch.tensor(numbers.weight), torch.tensor(numbers.bias)
     if isinstance(layer, Linear):
@@ -58,8 +84,12 @@ def evaluated(design: Design, images: FloatArray) -> dict[str, FloatArray]:
                 out = ACTIVATIONS[layer.activation](weighted(layer, design.numbers[layer.name], reads[0]))
             case Add():
                 out = ACTIVATIONS[layer.activation](reads[0] + reads[1])
+            case PairSum():
+                out = ACTIVATIONS[layer.activation](paired(*reads))
             case Mean():
                 out = reads[0].mean((2, 3))
+            case RowMean():
+                out = np.stack([reads[0][:, :, row].mean(2) for row in range(layer.in_shape[1])], 2)[..., None]
             case Pool():
                 out = pooled(layer, reads[0])
             case Scale():
@@ -121,7 +151,14 @@ def bottleneck(height: int, width: int) -> Network:
     return Network(layers)
 
 
-NETWORKS = {
+def interaction(particles: int) -> Network:
+    """Pairs of particles, their messages' means, and the mean of all particles."""
+    choices = InteractionChoices(Tower((2,), (16,)), Tower((2,), (24,)))
+    space = choices.build((3, particles, 1), 10)
+    return space.lower([0] * len(space.genes))
+
+
+NETWORKS = {"interaction8": interaction(8), "interaction5": interaction(5)} | {
     f"{build.__name__}{height}x{width}": build(height, width)
     for build in (squeezed, bottleneck)
     for height, width in ((8, 8), (7, 10), (13, 5), (28, 27))
@@ -168,16 +205,18 @@ def test_pools_of_any_window(kind: str, kernel: int, stride: int) -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("operation", ["convolution", "linear", "sum"])
+@pytest.mark.parametrize("operation", ["convolution", "linear", "sum", "sum of pairs"])
 def test_activations_after_every_operation(activation: Activation, operation: str) -> None:
     """The identity and then the activation, at its kinks and on both sides of them."""
-    shape = (1, 1, 1) if operation == "convolution" else (1,)
+    shape = (1, 1, 1) if operation in ("convolution", "sum of pairs") else (1,)
     layer: Layer
     match operation:
         case "convolution":
             layer = Conv2d("layer", ("image",), shape, shape, 1, activation=activation)
         case "linear":
             layer = Linear("layer", ("image",), shape, shape, activation)
+        case "sum of pairs":
+            layer = PairSum("layer", ("image", "image"), shape, activation=activation)
         case _:
             layer = Add("layer", ("image", "image"), shape, activation=activation)
     images = np.linspace(-6, 6, 97).reshape(-1, *shape)

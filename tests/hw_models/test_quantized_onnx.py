@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_onnx_operations import ACTIVATIONS, pooled, random_images, weighted
+from test_onnx_operations import ACTIVATIONS, paired, pooled, random_images, weighted
 from test_onnx_operations import NETWORKS as BLOCKS
 
 from hw_models.engines import load_engine
@@ -29,7 +29,7 @@ from nas.affine import Affine, multipliers, rescale
 from nas.design import Design, LayerNumbers
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Pool, Scale, Weighted
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, PairSum, Pool, RowMean, Scale, Weighted
 
 NETWORKS = {"reference": REFERENCE, **{name: net for name, net in BLOCKS.items() if not name.endswith("28x27")}}
 
@@ -107,6 +107,10 @@ def check(layer: Layer, codes: Codes) -> None:
             out = ACTIVATIONS[layer.activation](codes.real(wide))
         case Add():
             out = ACTIVATIONS[layer.activation](codes.real(reads[0]) + codes.real(reads[1]))
+        case PairSum():
+            out = ACTIVATIONS[layer.activation](paired(codes.real(reads[0]), codes.real(reads[1])))
+        case RowMean():
+            out = codes.real(reads[0]).mean(3, keepdims=True)
         case Mean():
             name = f"{name}.pooled"
             out = codes.real(reads[0]).mean((2, 3), keepdims=True)

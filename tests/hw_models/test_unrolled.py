@@ -15,7 +15,7 @@ from calibration import errors, measured, random_layers, shapes
 
 from hw_models.unrolled import DSP_BITS, RESOURCES, fill_cycles, layer_cost, unrollable, unsupported
 from nas.errors import NasError
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Pool, Precision, Scale, nonzeros
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, PairSum, Pool, Precision, RowMean, Scale, nonzeros
 
 QUANTIZED = Precision(4, 4)
 
@@ -29,6 +29,8 @@ def others() -> list[Layer]:
         Add("add", ("a", "b"), (8, 4, 4), QUANTIZED),
         Add("add-relu", ("a", "b"), (8, 4, 4), QUANTIZED, "relu"),
         Mean("mean", ("a",), (8, 4, 4), QUANTIZED),
+        PairSum("pairs", ("a", "b"), (8, 4, 1), QUANTIZED, "relu"),
+        RowMean("rows", ("a",), (8, 5, 4), QUANTIZED),
         Conv2d("wide", ("a",), (4, 8, 300), (4, 8, 300), 3),
     ]
 
@@ -94,7 +96,7 @@ def test_line_buffers() -> None:
     assert fill_cycles(Conv2d("c", ("in",), (4, 8, 8), (4, 8, 8), 5)) == 2 * 9
 
 
-@pytest.mark.parametrize("layer", [*shapes(), *others()[:3]], ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("layer", [*shapes(), *others()[:5]], ids=lambda layer: type(layer).__name__)
 def test_float_layers_are_refused_by_name(layer: Layer) -> None:
     with pytest.raises(NasError, match=f"{layer.name}.*act_bits"):
         layer_cost(with_precision(layer, 4, 32))
@@ -110,6 +112,8 @@ REFUSED: list[tuple[Layer, str]] = [
     (Pool("d", ("x",), (8, 4, 4), 3, 2, "max", QUANTIZED), "operation pool"),
     (Scale("e", ("x", "g"), (8, 4, 4), QUANTIZED), "operation scale"),
     (Mean("f", ("x",), (8, 7, 7), QUANTIZED), "mean over 49 positions"),
+    (PairSum("g", ("x", "y"), (8, 4, 1), QUANTIZED, "hswish"), "activation hswish"),
+    (RowMean("h", ("x",), (8, 4, 7), QUANTIZED), "mean over 7 positions"),
 ]
 
 
@@ -130,6 +134,14 @@ def test_what_a_design_can_hold_is_not(layer: Layer) -> None:
 def test_relu_after_a_sum_costs_half_a_lut_a_bit() -> None:
     plain, relu = others()[:2]
     assert layer_cost(relu)["lut"] - layer_cost(plain)["lut"] == 0.5 * 8 * (4 + 1)
+
+
+def test_pairs_come_one_after_the_other() -> None:
+    """A sum of pairs costs what a sum of single positions does, besides holding both lists, and takes n^2 cycles."""
+    pairs, add = (op("s", ("a", "b"), (8, 16, 1), QUANTIZED, "relu") for op in (PairSum, Add))
+    more = {name: cost - layer_cost(add)[name] for name, cost in layer_cost(pairs).items()}
+    registers = 2 * 8 * 4  # one for each bit of a position: they are 32 long
+    assert more == pytest.approx({"lut": registers, "ff": 0, "dsp": 0, "bram": 0, "cycles": 16 * 16 - 16})
 
 
 def test_an_unknown_operation_is_refused() -> None:

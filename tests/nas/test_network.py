@@ -11,7 +11,9 @@ from nas.network import (
     Linear,
     Mean,
     Network,
+    PairSum,
     Precision,
+    RowMean,
     macs,
     nonzeros,
     weight_bytes,
@@ -44,6 +46,14 @@ def test_counts_by_hand(layer: Layer, weights: int, kept: int, multiplies: int, 
     assert nonzeros(layer) == kept
     assert macs(layer) == multiplies
     assert weight_bytes(layer) == size
+
+
+def test_pairs_and_rows() -> None:
+    pairs, rows = PairSum("pairs", ("a", "b"), (3, 5, 1)), RowMean("rows", ("pairs",), (3, 5, 5))
+    assert (pairs.out_shape, rows.out_shape) == ((3, 5, 5), (3, 5, 1))
+    one, two = (Conv2d(name, ("input",), (3, 8, 8), (6, 8, width), 1) for name, width in (("one", 1), ("two", 2)))
+    with pytest.raises(NasError, match=r"reads shape \(6, 8, 1\), but 'two' gives \(6, 8, 2\)"):
+        Network((INPUT, one, two, PairSum("pairs", ("one", "two"), (6, 8, 1))))
 
 
 def test_pruning_is_exact_and_never_total() -> None:
