@@ -54,5 +54,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Latency on this machine: subnets at 224 pixels from 30 measured ones", "latency_local", "local"
     ),
     "dqa": Benchmark("Activations of few bits without training: DQA beside direct quantization", "dqa", "measure"),
+    "joint": Benchmark(
+        "Architecture, zeros and bits searched at once against one after the other, Fashion-MNIST", "joint", "joint"
+    ),
     "fpga": Benchmark("FPGA designs: folding chosen by an integer program", "fpga", "fpga"),
 }  # fmt: skip

@@ -9,13 +9,17 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from experiments.report import numbers
 from experiments.report.theme import STYLE
 from nas.genotype import FloatArray
 
 Curves = Mapping[str, FloatArray]
 """By searcher, the ratio of hypervolumes after 1, 2, ... queries, shape (seeds, devices, queries); ours first."""
+
+Fronts = Mapping[str, Sequence[FloatArray]]
+"""By search, the cost in SI and the test error of the networks of each seed's front, shape (n, 2)."""
 
 _COLOURS = ("#0072b2", "#98a1ac", "#e69f00", "#d55e00", "#009e73", "#cc79a7")
 
@@ -26,6 +30,18 @@ METHODS = {
     "uniform": ("uniform sampling", "#d55e00", "D", "-"),
 }
 """Label, colour, marker and line of each way to train."""
+
+SEARCHES = {"joint": ("all at once", "#0072b2", "o"), "sequential": ("one after the other", "#d55e00", "s")}
+"""Label, colour and marker of each way to search architecture, zeros and bits."""
+
+TRANSFERS = (
+    ("float predictor alone", "#98a1ac", "--"),
+    ("from scratch", "#d55e00", "s-"),
+    ("with transfer", "#0072b2", "o-"),
+)
+"""Label, colour and line of each way to predict quantized subnets."""
+
+_SUBNETS = {"joint": "all bits and zeros of the config", "apq_bits": "4 to 8 bits, no zeros"}
 
 
 def search_picture(curves: Curves) -> bytes:
@@ -75,6 +91,76 @@ def accuracy_picture(names: Sequence[str], macs: Sequence[int], accuracy: Mappin
         axes.set(xlabel="multiply-accumulates", ylabel="test accuracy (%)")
         axes.set_title(f"Equal optimizer steps{spread}")
         axes.legend(loc="upper left")
+        return _png(figure)
+
+
+def fronts_picture(panels: Mapping[str, tuple[str, Fronts]]) -> bytes:
+    """Tested fronts, a panel for each device; lines are the least error within each cost, one for each seed.
+
+    Args:
+        panels: By device, the metric of its cost, and the fronts.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((4.4 * len(panels), 4.2), layout="constrained", facecolor="white")
+        places = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (device, (metric, fronts)) in zip(places, panels.items(), strict=True):
+            unit = numbers.scale(
+                metric, np.concatenate([one for each in fronts.values() for one in each])[:, 0].tolist()
+            )
+            for search, seeds in fronts.items():
+                for points in seeds:
+                    _front(axes, points / (unit.worth, 0.01), search)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            axes.set(
+                xlabel=" ".join([numbers.name(metric), f"({unit.unit})" * bool(unit.unit)]), ylabel="test error (%)"
+            )
+            axes.set_title(device)
+            handles, labels = axes.get_legend_handles_labels()
+            by_label = dict(zip(labels, handles, strict=True))
+            axes.legend(by_label.values(), by_label.keys(), loc="best")
+        return _png(figure)
+
+
+def _front(axes: Axes, points: FloatArray, search: str) -> None:
+    label, colour, marker = SEARCHES[search]
+    cost, error = points[np.lexsort(points.T[::-1])].T
+    axes.step(cost, np.minimum.accumulate(error), where="post", color=colour, linewidth=1, alpha=0.7)
+    axes.scatter(cost, error, 14, color=colour, marker=marker, label=label)
+
+
+def transfer_picture(counts: Sequence[int], curves: Mapping[str, FloatArray], enough: float) -> bytes:
+    """Pairwise accuracy and Kendall's tau against the number of quantized samples, a column for each kind of subnets.
+
+    Args:
+        counts: Of samples, ascending.
+        curves: By kind of subnets, shape (repetitions, 2, ways, counts); ways are float alone, scratch, transfer.
+        enough: The pairwise accuracy that is asked for.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((4.4 * len(curves), 6.4), layout="constrained", facecolor="white")
+        places = figure.subplots(2, len(curves), squeeze=False, sharex=True, sharey="row")
+        for column, (name, found) in enumerate(curves.items()):
+            for row, measure in enumerate(("pairwise accuracy", "Kendall tau")):
+                axes = places[row, column]
+                for way, (label, colour, line) in enumerate(TRANSFERS):
+                    points = found[:, row, way]
+                    axes.fill_between(counts, points.min(0), points.max(0), color=colour, alpha=0.14, linewidth=0)
+                    middle = np.median(points, axis=0)
+                    axes.plot(counts, middle, line, color=colour, linewidth=1.5, markersize=4, label=label)
+                axes.set_ylabel(measure)
+            top, bottom = places[:, column]
+            top.axhline(enough, color="#1f2933", linewidth=0.8, linestyle=":")
+            top.set_title(_SUBNETS[name])
+            bottom.set_xscale("log")
+            bottom.xaxis.set_major_locator(FixedLocator(list(counts)))
+            bottom.xaxis.set_minor_locator(NullLocator())
+            bottom.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            bottom.set_xlabel("quantized samples")
+        places[0, 0].legend(loc="lower right")
         return _png(figure)
 
 

@@ -45,7 +45,9 @@ LAYERS = "layers.json"
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
+    """The finalist of an index in its stage, and its folder."""
+
     home: Path
     genotype: tuple[int, ...]
     index: int
@@ -55,10 +57,9 @@ def finalize(context: Context, target: Target, train_folder: Path, search_folder
     """Finalize the finalists of one device, those that an interrupted run finished left as they are."""
     finalists, device = load_finalists(search_folder), load_device(target.name)
     homes = [folder / f"{index:02d}" for index in range(len(finalists))]
-    missing = [index for index, home in enumerate(homes) if not (home / ERRORS).exists()]
-    tasks = [_Task(homes[index], tuple(finalists[index]["genotype"]), index) for index in missing]
-    with progress(f"fine-tune for {target.name}", len(homes), len(homes) - len(missing)) as advance:
-        for _ in parallel(partial(_finalize_one, context, device, train_folder), tasks):
+    tasks = tasks_left(search_folder, folder)
+    with progress(f"fine-tune for {target.name}", len(homes), len(homes) - len(tasks)) as advance:
+        for _ in parallel(partial(finalize_one, context, device, train_folder), tasks):
             advance()
     designs = [member_design(context, home, finalist) for home, finalist in zip(homes, finalists, strict=True)]
     costs = _measured(context, device, designs, [load_layer_costs(home) for home in homes])
@@ -82,6 +83,13 @@ def finalize(context: Context, target: Target, train_folder: Path, search_folder
         "best_error": min(member["measured"]["error"] for member in front),
         "winner": next(member["id"] for member in front if member["winner"]),
     }
+
+
+def tasks_left(search_folder: Path, folder: Path) -> list[Task]:
+    """The finalists that the stage whose folder this is has not finished."""
+    finalists = enumerate(load_finalists(search_folder))
+    tasks = [Task(folder / f"{index:02d}", tuple(each["genotype"]), index) for index, each in finalists]
+    return [task for task in tasks if not (task.home / ERRORS).exists()]
 
 
 def member_design(context: Context, home: Path, member: dict[str, Any]) -> Design:
@@ -117,7 +125,8 @@ def load_members(folder: Path) -> list[dict[str, Any]]:
     return members
 
 
-def _finalize_one(context: Context, device: Device, train_folder: Path, task: _Task) -> None:
+def finalize_one(context: Context, device: Device, train_folder: Path, task: Task) -> None:
+    """Tune a finalist and test it, into its folder."""
     training, data = context.trained(train_folder), context.data
     network = context.space.lower(task.genotype)
     subnet = training.specialise(network, context.formats(device))

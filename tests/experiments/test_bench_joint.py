@@ -1,0 +1,270 @@
+"""The laws of `nas bench joint`: its metrics by hand, what each search may choose, equal budgets, a run to its end."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_runs import tiny_config
+
+from experiments.bench import joint as bench
+from experiments.bench.fronts import front, points_at_equal_cost, ratio_at_equal_accuracy
+from experiments.bench.joint_stages import budget, parts, run, sampler, step
+from experiments.bench.sequential import STEPS, Opened, opened, sequential
+from experiments.bench.sizes import MOST_DENSE, SIZES, best_within, size_problems, sparse_minus_dense, stored_bytes
+from experiments.config import Config
+from experiments.context import Context
+from experiments.problems import dense_8bit, on_device
+from experiments.targets import require_operations
+from hw_models.device import load_device
+from nas.errors import NasError
+from nas.genotype import FloatArray, IntArray, canonical, count_networks, distinct
+from nas.network import Conv2d, Precision, nonzeros, weight_count
+from nas.pareto import non_dominated
+from nas.problem import Problem, sample
+from nas.search.evolution import Nsga2
+
+DEVICES = ("alveo-u250", "bitfusion")
+
+
+def tiny(changes: Mapping[str, Any]) -> Config:
+    """The tiny run on both devices, its precisions such as both compute with."""
+
+    def edit(entries: dict[str, Any]) -> None:
+        entries["space"]["precision"]["act_bits"] = [4, 8]
+        entries["devices"] = [
+            {"name": "alveo-u250", "objectives": ["error", "lut"]},
+            {"name": "bitfusion", "objectives": ["error", "latency_s", "energy_j"]},
+        ]
+        entries["supernet"]["epochs"] = {"full": 3, "depth": 1, "width": 1, "precision": 2}
+        entries["predictors"]["accuracy"]["samples"] = 20
+        entries["search"]["samplers"] = {"nsga2": {"population": 20, "generations": 5}}
+        entries["finalize"] = {"members": 3, "epochs": 1, "learning_rate": 1e-3}
+        entries |= changes
+
+    return tiny_config(edit)
+
+
+class Sizes:
+    """Errors that fall with every gene, some more than others, so that every network has one of its own."""
+
+    def mean(self, population: IntArray) -> FloatArray:
+        weights = 1 + np.arange(population.shape[1]) ** 1.5
+        errors: FloatArray = np.exp(-(population @ weights) / weights.sum())
+        return errors
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return Context(tiny({}), tmp_path_factory.mktemp("joint"))
+
+
+def asked(context: Context, device: str) -> Problem:
+    target = next(target for target in context.config.devices if target.name == device)
+    return on_device(context, load_device(device), target, Sizes(), None)
+
+
+def test_a_front_by_hand() -> None:
+    points = np.array([[4.0, 0.1], [1.0, 0.3], [2.0, 0.3], [3.0, 0.2], [4.0, 0.1], [5.0, 0.1]])
+    assert front(points).tolist() == [[1.0, 0.3], [3.0, 0.2], [4.0, 0.1]]
+
+
+def test_accuracy_at_equal_cost_by_hand() -> None:
+    """At cost 2 our error is half way in the logarithm; at 8 it stays; 0.5 is below our least."""
+    ours = np.array([[1.0, 0.3], [4.0, 0.1]])
+    theirs = np.array([[0.5, 0.6], [2.0, 0.25], [8.0, 0.13]])
+    assert points_at_equal_cost(ours, theirs) == pytest.approx(100 * (0.05 + 0.03) / 2)
+
+
+def test_cost_at_equal_accuracy_by_hand() -> None:
+    """At error 0.2 we cost 2 and they 8; at 0.5 our least, 1, and they 0.5; 0.05 is below our least error."""
+    ours = np.array([[1.0, 0.3], [4.0, 0.1]])
+    theirs = np.array([[0.5, 0.5], [8.0, 0.2], [20.0, 0.05]])
+    assert ratio_at_equal_accuracy(ours, theirs) == pytest.approx(np.sqrt(2 / 8 * 1 / 0.5))
+
+
+def test_a_front_beside_itself_is_equal_and_fronts_apart_are_refused() -> None:
+    points = np.random.default_rng(0).random((30, 2)) + 0.1
+    assert points_at_equal_cost(points, points) == pytest.approx(0, abs=1e-9)
+    assert ratio_at_equal_accuracy(points, points) == pytest.approx(1)
+    half_cost = points * (0.5, 1.0)
+    assert ratio_at_equal_accuracy(half_cost, points) == pytest.approx(0.5)
+    with pytest.raises(NasError, match="cost less than any of ours"):
+        points_at_equal_cost(points + np.array([5.0, 0.0]), points)
+    with pytest.raises(NasError, match="err less than any of ours"):
+        ratio_at_equal_accuracy(points + np.array([0.0, 5.0]), points)
+
+
+def test_metrics_agree_with_a_search_over_a_fine_grid() -> None:
+    """Our front as a curve of 200,000 points, looked up instead of interpolated."""
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        ours, theirs = (rng.random((12, 2)) + 0.2 for _ in range(2))
+        mine, other = front(ours), front(theirs)
+        if len(mine) < 2:
+            continue
+        share = np.linspace(0, 1, 200_000)
+        places = share * (len(mine) - 1)
+        log_cost = np.interp(places, range(len(mine)), np.log(mine[:, 0]))
+        error = np.interp(places, range(len(mine)), mine[:, 1])
+        gains = [
+            other_error - error[log_cost <= np.log(cost) + 1e-12][-1]
+            for cost, other_error in other
+            if cost >= mine[0, 0]
+        ]
+        if gains:
+            assert points_at_equal_cost(ours, theirs) == pytest.approx(100 * np.mean(gains), abs=0.01)
+        logs = [log_cost[error <= e + 1e-12][0] - np.log(cost) for cost, e in other if e >= mine[-1, 1]]
+        if logs:
+            assert ratio_at_equal_accuracy(ours, theirs) == pytest.approx(np.exp(np.mean(logs)), rel=1e-3)
+
+
+@pytest.mark.parametrize("kinds", [("sparsity",), ("weight_bits", "act_bits")])
+def test_an_opened_space_holds_the_given_networks_with_other_choices_of_its_kinds(
+    context: Context, kinds: tuple[Any, ...]
+) -> None:
+    problem = asked(context, "bitfusion")
+    members = distinct(sample(problem, 4, np.random.default_rng(3)))
+    made = opened(problem, members, kinds)
+    assert isinstance(made.space, Opened)
+    assert np.array_equal(made.space.whole(made.space.own()), members)
+    population = sample(made, 40, np.random.default_rng(4))
+    whole = made.space.whole(population)
+    assert np.array_equal(whole, canonical(context.space, whole))
+    kept = [place for place, gene in enumerate(context.space.genes) if gene.kind not in kinds]
+    assert np.array_equal(whole[:, kept], members[population[:, 0]][:, kept])
+    assert np.array_equal(made.evaluate(population), problem.evaluate(whole))
+    assert made.space.lower(population[0].tolist()) == context.space.lower(whole[0].tolist())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_search_in_sequence_finds_the_front_of_its_steps(context: Context, device: str) -> None:
+    """Every step by brute force over its few networks: those of 8 bits, then the zeros of the front, then its bits."""
+    problem = asked(context, device)
+    dense = dense_8bit(problem)
+    assert dense is not None
+    whole = everything(dense)
+    for kinds in STEPS:
+        members = best(problem, whole)
+        made = opened(problem, members, kinds)
+        assert isinstance(made.space, Opened)
+        whole = made.space.whole(everything(made))
+    found = sequential(problem, Nsga2(60, 60), 0)
+    ours = problem.costs(found.metrics[found.front()])
+    expected = problem.costs(problem.evaluate(best(problem, whole)))
+    near = [any((point <= other * (1 + 1e-9)).all() for point in ours) for other in expected]
+    assert np.mean(near) > 0.9
+    assert not any((point < other * (1 - 1e-9)).all() for point in ours for other in expected)
+
+
+def everything(problem: Problem) -> IntArray:
+    """All distinct genotypes of a problem of few; the last genes take random choices where there are too many."""
+    counts = problem.allowed_counts
+    rng = np.random.default_rng(0)
+    if np.prod(counts.astype(float)) > 300_000:
+        return distinct(sample(problem, 100_000, rng))
+    ranks = np.array(list(product(*map(range, counts.tolist()))))
+    return distinct(problem.genotypes(ranks))
+
+
+def best(problem: Problem, population: IntArray) -> IntArray:
+    population = distinct(population)
+    rows: IntArray = population[non_dominated(problem.costs(problem.evaluate(population)))]
+    return rows
+
+
+def test_both_searches_predict_equally_many() -> None:
+    for quick in (False, True):
+        evolution = sampler(Context(bench.joint_config(0, quick), Path()))
+        steps = 3 * evolution.population * (step(evolution).generations + 1)
+        assert steps == budget(evolution) == 2 * evolution.population * (evolution.generations + 1)
+
+
+def test_a_budget_is_counted_in_candidates_of_one_sampler() -> None:
+    with pytest.raises(NasError, match="nsga2 alone"):
+        sampler(Context(tiny_config(), Path()))
+    with pytest.raises(NasError, match="evaluations 0"):
+        sampler(Context(tiny({"search": {"samplers": {"nsga2": {}}, "evaluations": 8}}), Path()))
+
+
+def test_the_shipped_space_suits_both_devices() -> None:
+    config = bench.joint_config(1, False)
+    space = config.build_space()
+    require_operations(config.devices, space)
+    assert [target.name for target in config.devices] == list(DEVICES)
+    assert count_networks(space) > 1e50
+    context = Context(config, Path())
+    for device in DEVICES:
+        dense = dense_8bit(
+            on_device(context, load_device(device), config.devices[DEVICES.index(device)], Sizes(), None)
+        )
+        assert dense is not None
+        largest = dense.genotypes(dense.allowed_counts[None] - 1)
+        metrics = dict(zip(dense.metrics, dense.evaluate(largest)[0], strict=True))
+        assert all(metrics[name] <= most for name, most in load_device(device).holds.items()), "unpruned networks fit"
+
+
+def test_bytes_count_the_places_of_zeros() -> None:
+    layer = Conv2d("a", ("x",), (4, 8, 8), (6, 8, 8), 3)
+    assert stored_bytes(layer) == 4 * 216 + 24
+    pruned = replace(layer, sparsity=0.75, precision=Precision(weight_bits=8))
+    assert stored_bytes(pruned) == 54 + 216 / 8 + 24
+
+
+@pytest.mark.parametrize("price", [nonzeros, stored_bytes])
+def test_size_problems_price_8_bit_networks_and_tell_sparse_from_dense(context: Context, price: Any) -> None:
+    problems = size_problems(context, Sizes(), price)
+    for role, problem in problems.items():
+        population = sample(problem, 30, np.random.default_rng(5))
+        metrics = problem.evaluate(population)
+        networks = [context.space.lower(row) for row in population.tolist()]
+        assert all(one.precision == Precision(8, 8) for net in networks for one in net.weighted)
+        assert metrics[:, 1] == pytest.approx([sum(map(price, net)) for net in networks])
+        density = [sum(map(nonzeros, net)) / sum(map(weight_count, net)) for net in networks]
+        assert metrics[:, 2] == pytest.approx(density)
+        feasible = problem.violation(metrics) == 0
+        assert feasible.tolist() == [role == "dense" or share <= MOST_DENSE for share in density]
+        assert role == "sparse" or density == [1.0] * 30
+
+
+def test_the_best_within_a_size_by_brute_force(context: Context) -> None:
+    problem = size_problems(context, Sizes(), nonzeros)["sparse"]
+    archive = Nsga2(20, 5).run(problem, 0)
+    error, size, density = archive.metrics.T
+    for most in np.quantile(size, [0.3, 0.7, 1.0]):
+        within = [i for i in range(len(archive)) if size[i] <= most and density[i] <= MOST_DENSE]
+        if within:
+            assert error[best_within(archive, most)] == min(error[within])
+    with pytest.raises(NasError, match="no network of a size up to 1 was found"):
+        best_within(archive, 1.0)
+
+
+@pytest.mark.slow
+def test_a_small_run_to_its_end(tmp_path: Path) -> None:
+    """Each search's finalists are of its kind and tested; what is done stays done, and figures come from them."""
+    context, said = Context(tiny({}), tmp_path), list[str]()
+    run([context], said.append)
+    found = {(part.kind, part.target.name): part.members() for part in parts(context)}
+    assert set(found) == {(kind, name) for kind in bench.RIVALS for name in DEVICES} | {("sizes", "bitfusion")}
+    for (kind, name), members in found.items():
+        assert all(0 <= m["measured"]["error"] <= 1 and m["measured"].keys() >= {"latency_s"} for m in members)
+        assert len(members) == (4 * SIZES if kind == "sizes" else 3), (kind, name)
+    made = bench.figures(context.config.devices, [found])
+    hv = "joint_hv_over_sequential"
+    assert made[hv].value == min(made[f"{hv}[{name}]"].value for name in DEVICES)
+    assert {"joint_minus_sequential_points", "joint_lut_ratio_at_equal_accuracy[alveo-u250]"} <= made.keys()
+    assert {"joint_latency_ratio_at_equal_accuracy", "joint_energy_ratio_at_equal_accuracy"} <= made.keys()
+    points = sparse_minus_dense(found["sizes", "bitfusion"], "bytes")
+    assert made["sparse_minus_dense_points[bytes]"].value == pytest.approx(np.mean(points))
+    assert bench.picture(context.config.devices, [found]).startswith(b"\x89PNG")
+    counted = bench._stage_figures([context])
+    assert counted["candidates[sequential, bitfusion]"].value <= counted["candidates[joint, bitfusion]"].value + 20
+    before = {path: path.stat().st_mtime_ns for path in context.run.path.rglob("members.json")}
+    run([context], said.append)
+    assert {path: path.stat().st_mtime_ns for path in context.run.path.rglob("members.json")} == before
+    records = [json.loads(path.read_text()) for path in context.run.path.glob("sequential-*/finalists.json")]
+    assert [len(each) for each in records] == [3, 3]
