@@ -7,7 +7,7 @@ and a resumed run those of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from nas.genotype import (
     random_population,
     tilted_population,
 )
-from nas.network import Network
+from nas.network import Layer, Network, Weighted
 from supernet.settings import PARTNERS, PHASES, PhaseKind, Strategy, Training
 
 OPENS: dict[PhaseKind, tuple[GeneKind, ...]] = {
@@ -44,6 +44,7 @@ class Stage:
 
     Attributes:
         annealed: First and last of the steps, the latter not included, over which the rate rises and falls once.
+        pruned: Likewise, over which sparsities rise.
     """
 
     strategy: Strategy
@@ -54,6 +55,7 @@ class Stage:
     steps: int
     networks: int
     annealed: tuple[int, int]
+    pruned: tuple[int, int]
 
     @property
     def end(self) -> int:
@@ -72,11 +74,14 @@ def stages(training: Training, epoch_steps: int) -> tuple[Stage, ...]:
     for phase in PHASES[training.strategy]:
         lengths, networks = training.epochs.get(phase, ()), training.networks(phase)
         alone = training.anneal == "stage" or phase == "precision"
+        first = found[-1].end if found else 0
+        pruned = (first, first + round(training.pruning_ramp * sum(lengths) * epoch_steps))
         for index, epochs in enumerate(lengths, 1):
             start, steps = (found[-1].end if found else 0), epochs * epoch_steps
             annealed = (start, start + steps) if alone else (0, floats * epoch_steps)
             if steps:
-                found.append(Stage(training.strategy, phase, index, len(lengths), start, steps, networks, annealed))
+                place = (training.strategy, phase, index, len(lengths), start, steps)
+                found.append(Stage(*place, networks, annealed, pruned))
     return tuple(found)
 
 
@@ -86,6 +91,15 @@ def rate_share(step: int, steps: int, warmup: float) -> float:
     if step < warm:
         return (step + 1) / (warm + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+
+
+def sparsity_share(step: int, start: int, end: int) -> float:
+    """Share of its final sparsity that a network has at a step, rising from `start` to 1 at `end` and then staying.
+
+    Zhu & Gupta, "To prune, or not to prune" (arXiv 1710.01878), eq. 1 from an initial sparsity of 0, changed at every
+    step: s_t = s_f - s_f (1 - (t - t_0) / n)^3.
+    """
+    return 1.0 if step >= end else 1 - (1 - max(0, step - start) / (end - start)) ** 3
 
 
 def least_choices(space: SearchSpace, stage: Stage) -> IntArray:
@@ -126,10 +140,17 @@ def _drawn(space: SearchSpace, stage: Stage, rng: np.random.Generator) -> IntArr
             return random_population(space, stage.networks, rng)
 
 
-def network(space: SearchSpace, stage: Stage, genotype: IntArray) -> Network:
-    """The network a genotype means in a stage: in float, until precision is trained."""
+def network(space: SearchSpace, stage: Stage, genotype: IntArray, step: int) -> Network:
+    """The network a genotype means at a step: in float until precision is trained, then pruned more and more."""
     found = space.lower(genotype.tolist())
-    return found if stage.phase == "precision" else found.as_float()
+    if stage.phase != "precision":
+        return found.as_float()
+    share = sparsity_share(step, *stage.pruned)
+    return found if share == 1 else Network(tuple(_less_sparse(layer, share) for layer in found))
+
+
+def _less_sparse(layer: Layer, share: float) -> Layer:
+    return replace(layer, sparsity=share * layer.sparsity) if isinstance(layer, Weighted) else layer
 
 
 def describe(space: SearchSpace, genotype: IntArray) -> str:

@@ -62,6 +62,8 @@ class Training:
         ema: Decay of the weights' running average, which replaces the weights as each stage ends; 0 for none.
         clip: Largest norm of the gradient; 0 for any.
         augmentation: How training images are varied.
+        pruning_ramp: Share of precision's steps over which sparsities rise from 0, see `schedule.sparsity_share`; 0 for
+            networks that are pruned at once.
         gradient: How gradients pass the rounding of quantized layers: where nothing saturates (`clipped`), or
             everywhere (`identity`).
         autocast: The type products are computed in; `none` is float32. `fp16` scales the loss.
@@ -89,6 +91,7 @@ class Training:
     ema: float = 0.0
     clip: float = 0.0
     augmentation: Augmentation = NONE
+    pruning_ramp: float = 0.0
     gradient: Gradient = "clipped"
     autocast: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = False
@@ -105,7 +108,7 @@ class Training:
         self._require_phases()
         for name in ("warmup", "ema"):
             _require(0 <= getattr(self, name) < 1, name, "lie in [0, 1)", getattr(self, name))
-        for name in ("label_smoothing", "distillation"):
+        for name in ("label_smoothing", "distillation", "pruning_ramp"):
             _require(0 <= getattr(self, name) <= 1, name, "lie in [0, 1]", getattr(self, name))
         for name in ("batch", "calibration", "log_steps", "checkpoint_steps", "threads"):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))

@@ -159,7 +159,8 @@ class SupernetTraining:
         weights, and they decay once a step, however many other networks share them.
         """
         training, images = self.training, self.laid_out(images)
-        networks = [network(self.space, stage, row) for row in genotypes(self.space, stage, self.step, self.seed)]
+        rows = genotypes(self.space, stage, self.step, self.seed)
+        networks = [network(self.space, stage, row, self.step) for row in rows]
         soft = self._taught(images) if self.teacher is not None and stage.phase != "full" else None
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[Tensor] = []

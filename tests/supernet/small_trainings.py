@@ -35,6 +35,7 @@ PROGRESSIVE = Training(
     distillation=0.5,
     ema=0.9,
     clip=5.0,
+    pruning_ramp=0.75,
     augmentation=Augmentation(1),
     calibration=64,
     log_steps=2,

@@ -13,6 +13,10 @@ from small_supernets import EXAMPLES, some_images, some_networks, supernet_of
 from torch import Tensor
 
 from fpga import reference
+from fpga.unrolling import products, unroll
+from hw_models.onnx_model import to_onnx
+from hw_models.onnx_runtime import predict
+from nas.fixed_point import quantize
 from nas.genotype import SearchSpace
 from nas.network import Network, Weighted, nonzeros
 from nas.pruning import Pattern, pattern
@@ -178,3 +182,21 @@ def test_a_weight_that_happens_to_be_zero_is_trained(asked: Pattern) -> None:
     back = from_design(subnet.design())
     assert torch.equal(back(images.double()), subnet.double()(images.double()))
     assert all(holds(layer, folded(back, layer).mask != 0) for layer in network.weighted)
+
+
+@pytest.mark.parametrize("example", ["mlp", "deepsets"])
+def test_files_and_logic_carry_the_zeros(example: str, asked: Pattern) -> None:
+    """ONNX Runtime and da4ml's adders give what the design gives; there is no adder for a zero."""
+    floats, fixed = sparse(example, asked), sparse(example, asked, (4, 8))
+    images = some_images(floats, 64, 6)
+    design = supernet_of(floats, 6).specialise(some_networks(floats, 1, 6)[0], images).design()
+    inputs = fit(images, design.network.input.out_shape).numpy()
+    assert np.allclose(predict(to_onnx(design), inputs), design_logits(design, inputs), rtol=1e-4, atol=1e-4)
+
+    design = supernet_of(fixed, 6).specialise(some_networks(fixed, 1, 6)[0], images).design()
+    inputs = fit(images, design.network.input.out_shape).numpy()
+    logic = unroll(design, [design.network.layers[-1].name])
+    ports = [quantize(inputs, fmt).reshape(len(inputs), -1) * fmt.step for fmt in logic.formats]
+    found = logic.comb.predict(np.concatenate(ports, axis=1), n_threads=1)
+    assert np.array_equal(found, reference.run(design, inputs))
+    assert products(design) <= sum(nonzeros(layer) * layer.positions for layer in design.network.weighted)

@@ -15,7 +15,7 @@ from nas.errors import NasError
 from nas.genotype import IntArray, canonical, largest
 from nas.network import FLOAT, Network
 from nas.spaces import MlpChoices
-from supernet.schedule import Stage, describe, genotypes, least_choices, network, rate_share, stages
+from supernet.schedule import Stage, describe, genotypes, least_choices, network, rate_share, sparsity_share, stages
 from supernet.settings import Training
 
 PRECISION = ("weight_bits", "act_bits", "sparsity")
@@ -65,7 +65,7 @@ def test_depth_opens_as_in_once_for_all(count: int, opened: list[list[int]]) -> 
     tower = MlpChoices((2, 3, 4), (8,)).build((4,), 3)
     index = next(i for i, gene in enumerate(tower.genes) if gene.kind == "depth")
     for i in range(1, count + 1):
-        least = least_choices(tower, Stage("progressive", "depth", i, count, 0, 1, 1, (0, 1)))[index]
+        least = least_choices(tower, Stage("progressive", "depth", i, count, 0, 1, 1, (0, 1), (0, 0)))[index]
         expected = opened[i - 1] if count > 1 else [2, 3, 4]
         assert list(tower.genes[index].choices[least:]) == expected
 
@@ -77,7 +77,7 @@ def test_each_stage_opens_its_share_and_the_last_all(choices: int, count: int) -
     index = next(i for i, gene in enumerate(tower.genes) if gene.kind == "width")
     below = []
     for i in range(1, count + 1):
-        least = int(least_choices(tower, Stage("progressive", "width", i, count, 0, 1, 1, (0, 1)))[index])
+        least = int(least_choices(tower, Stage("progressive", "width", i, count, 0, 1, 1, (0, 1), (0, 0)))[index])
         below.append(choices - 1 - least)
         assert Fraction(i, count) * (choices - 1) <= below[-1] < Fraction(i, count) * (choices - 1) + 1
     assert below[-1] == choices - 1
@@ -115,7 +115,7 @@ def test_all_networks_of_a_step_share_a_resolution_and_steps_reach_all(name: str
     for part in stages(TRAININGS[name], 30):
         for step in range(part.start, part.end):
             rows = genotypes(space(), part, step, 3)
-            inputs = {network(space(), part, row).input.out_shape for row in rows}
+            inputs = {network(space(), part, row, step).input.out_shape for row in rows}
             assert len(rows) == part.networks
             assert len(inputs) == 1
             found |= {(part.phase, *inputs)}
@@ -148,8 +148,41 @@ def test_networks_are_float_until_precision_is_trained() -> None:
 
     for part in stages(PROGRESSIVE, 4):
         rows = genotypes(space(), part, part.start, 0)
-        found = {pair for row in rows for pair in precisions(network(space(), part, row))}
+        found = {pair for row in rows for pair in precisions(network(space(), part, row, part.start))}
         assert (found == {(FLOAT, 0.0)}) == (part.phase != "precision")
+
+
+@pytest.mark.parametrize("length", [1, 7, 40])
+def test_sparsities_rise_along_the_cubic(length: int) -> None:
+    """Equation 1 in fractions; as in the paper, ever more slowly."""
+    shares = [sparsity_share(step, 10, 10 + length) for step in range(60)]
+    exact = [1 - (1 - Fraction(min(max(step - 10, 0), length), length)) ** 3 for step in range(60)]
+    assert shares == pytest.approx([float(share) for share in exact], abs=1e-12)
+    assert shares[10] == 0
+    assert set(shares[10 + length :]) == {1.0}
+    rises = np.diff(shares[10 : 11 + length])
+    assert (rises > 0).all()
+    assert (np.diff(rises) < 1e-12).all()
+
+
+@pytest.mark.parametrize("ramp", [0.0, 0.5, 1.0])
+def test_a_share_of_precision_raises_every_sparsity_in_step(ramp: float) -> None:
+    """Over all stages of the phase together; then, and without a ramp, networks are what their genotypes mean."""
+    training = replace(PROGRESSIVE, epochs={"full": (1,), "precision": (2, 3)}, pruning_ramp=ramp)
+    first, second = (part for part in stages(training, 4) if part.phase == "precision")
+    assert first.pruned == second.pruned == (4, 4 + round(ramp * 20))
+    row, before = np.zeros_like(largest(space())), 0.0
+    final = space().lower(row.tolist())
+    for step in range(first.start, second.end):
+        part = first if step < first.end else second
+        found = network(space(), part, row, step)
+        share = sparsity_share(step, 4, 4 + round(ramp * 20))
+        assert share >= before
+        for layer, other in zip(found.weighted, final.weighted, strict=True):
+            assert layer.sparsity == pytest.approx(share * other.sparsity)
+            assert replace(layer, sparsity=0.0) == replace(other, sparsity=0.0)
+        assert (found == final) == (step >= 4 + round(ramp * 20))
+        before = share
 
 
 def test_networks_come_from_seed_and_step_alone() -> None:

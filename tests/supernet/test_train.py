@@ -223,7 +223,7 @@ def test_a_step_is_what_its_formula_says() -> None:
     settings = replace(SANDWICH, weight_decay=0.0, clip=0.0, ema=0.0, distillation=0.6, warmup=0.0)
     training, other = begin(settings), begin(settings)
     stage, images, labels = training.stage, few_digits().images[:16], few_digits().labels[:16]
-    networks = [network(space(), stage, row) for row in genotypes(space(), stage, 0, 0)]
+    networks = [network(space(), stage, row, 0) for row in genotypes(space(), stage, 0, 0)]
     logits = [other.supernet(images, each) for each in networks]
     losses = [distilled_loss(logits[0], labels, None, 0, 0.1)]
     losses += [distilled_loss(each, labels, logits[0].detach(), 0.6) for each in logits[1:]]
