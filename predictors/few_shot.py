@@ -13,12 +13,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray
-from predictors.grouped_linear import Basis, Posterior, Samples, evidence, least_variance, posterior, samples, stacked
+from predictors.grouped_linear import (
+    Basis,
+    Posterior,
+    Samples,
+    evidence,
+    least_variance,
+    most_evident,
+    posterior,
+    samples,
+    stacked,
+)
 from predictors.prediction import Prediction
 
 FEWEST = 4
@@ -30,8 +39,12 @@ _SHOTS, _DRAWS, _REPEATS = 10, 20, 3
 _POOL = 1000
 _LEAST, _MOST = 0.01, 4.0
 """Latencies of more times the median are failed measurements; none of fewer times is predicted."""
-_LATENT, _FEATURES, _NOISE, _WIDTH = (0.0, -0.5), -1.5, -1.5, 2.0
-"""Means of the prior standard deviations' logarithms, themselves normal, and the width of these normals."""
+_LATENT, _FEATURES, _NOISE = (0.0, -0.5), -1.5, -1.5
+"""Means of the prior standard deviations' logarithms, themselves normal."""
+_NOISES = 0.5
+"""How much devices differ in the logarithm of their noise, as a share of the priors' width."""
+_REFITTED = 20
+"""Up to so many measurements each counts in how far others are trusted, and is left out of that, too."""
 _OTHERS = 20
 """Left-out measurements that the errors on known devices count as much as."""
 _QUANTILE90 = 1.6449
@@ -101,7 +114,7 @@ def learn(latencies: FloatArray, features: FloatArray, groups: IntArray, seed: i
     devices = range(values.shape[1] if values.shape[1] > 1 else 0)
     without = tuple(_basis(np.delete(smooth, device, axis=1), blocks) for device in devices)
     drawn = _draws(values, without, np.random.default_rng(seed)) if without else None
-    return Known(values, unit, _basis(smooth, blocks), without, drawn, _most_evident(len(blocks), drawn, None))
+    return Known(values, unit, _basis(smooth, blocks), without, drawn, _most_evident(len(blocks), drawn))
 
 
 def choose(known: Known, count: int, among: IntArray, seed: int) -> IntArray:
@@ -128,10 +141,12 @@ def fit(known: Known, rows: IntArray, latencies: FloatArray, seed: int) -> FewSh
         )
     unit = float(np.median(latencies)) * known.unit
     values = np.minimum(latencies / unit, _MOST / known.unit)
-    theta = _most_evident(len(known.theta) - 3, known.drawn, samples(known.basis, rows, values))
+    found = _with_own(known, samples(known.basis, rows, values), None)
+    theta = _of_new(found)
     learned = posterior(known.basis, theta, rows, values)
     others = _errors_on_known(known, theta, len(rows), np.random.default_rng(seed))
-    return FewShot(learned, unit, _calibration(learned.errors, others))
+    own = _own_errors(known, rows, values, found) if len(rows) <= _REFITTED else learned.errors
+    return FewShot(learned, unit, _calibration(own, others))
 
 
 def _smoothed(values: FloatArray, features: FloatArray, seed: int) -> FloatArray:
@@ -167,17 +182,42 @@ def _draws(values: FloatArray, without: tuple[Basis, ...], rng: np.random.Genera
     return stacked(drawn)
 
 
-def _most_evident(blocks: int, drawn: Samples | None, own: Samples | None) -> FloatArray:
-    """Prior standard deviations, as logarithms, under which ten values of each known device and all own are likely."""
-    prior = np.array([*_LATENT, *[_FEATURES] * blocks, _NOISE])
+def _most_evident(blocks: int, drawn: Samples | None) -> FloatArray:
+    """Prior standard deviations, as logarithms, under which ten values of each known device are likely."""
+    return most_evident(_prior(blocks), lambda theta: _on_known(theta, drawn))[0]
 
-    def loss(theta: FloatArray) -> float:
-        known = 0.0 if drawn is None else float(evidence(theta, drawn).sum()) / _DRAWS
-        new = 0.0 if own is None else float(evidence(theta, own))
-        return float(((theta - prior) ** 2).sum()) / (2 * _WIDTH**2) - known - new
 
-    found: FloatArray = minimize(loss, prior, method="L-BFGS-B").x
-    return found
+def _with_own(known: Known, own: Samples, start: FloatArray | None) -> FloatArray:
+    """The same under which all values of the new device are likely, too, and how its noise differs."""
+
+    def likely(found: FloatArray) -> float:
+        return _on_known(found[:-1], known.drawn) + float(evidence(_of_new(found), own))
+
+    return most_evident(np.append(_prior(len(known.theta) - 3), 0.0), likely, start)[0]
+
+
+def _of_new(found: FloatArray) -> FloatArray:
+    """The new device's: all are shared but the noise."""
+    return np.append(found[:-2], found[-2] + _NOISES * found[-1])
+
+
+def _prior(blocks: int) -> FloatArray:
+    return np.array([*_LATENT, *[_FEATURES] * blocks, _NOISE])
+
+
+def _on_known(theta: FloatArray, drawn: Samples | None) -> float:
+    return 0.0 if drawn is None else float(evidence(theta, drawn).sum()) / _DRAWS
+
+
+def _own_errors(known: Known, rows: IntArray, values: FloatArray, found: FloatArray) -> FloatArray:
+    """What each value misses when the fit is made without it, in standard deviations, shape (rows,)."""
+    errors = np.empty(len(rows))
+    for place in range(len(rows)):
+        others, left = np.delete(rows, place), np.delete(values, place)
+        theta = _of_new(_with_own(known, samples(known.basis, others, left), found))
+        told = posterior(known.basis, theta, others, left).predict(rows[[place]])
+        errors[place] = (values[place] - told.mean[0]) / told.std[0]
+    return errors
 
 
 def _errors_on_known(known: Known, theta: FloatArray, count: int, rng: np.random.Generator) -> FloatArray:

@@ -117,13 +117,19 @@ def evidence(theta: FloatArray, found: Samples) -> FloatArray:
     return likelihood
 
 
-def most_evident(prior: FloatArray, evidence_of: Callable[[FloatArray], float]) -> tuple[FloatArray, float]:
-    """The theta that maximises its evidence times normal priors with these means, and the logarithm of that."""
+def most_evident(
+    prior: FloatArray, evidence_of: Callable[[FloatArray], float], start: FloatArray | None = None
+) -> tuple[FloatArray, float]:
+    """The theta that maximises its evidence times normal priors with these means, and the logarithm of that.
+
+    It is sought from the start, or else from the means.
+    """
 
     def loss(theta: FloatArray) -> float:
         return float(((theta - prior) ** 2).sum()) / (2 * _WIDTH**2) - evidence_of(theta)
 
-    found = minimize(loss, prior, method="L-BFGS-B", bounds=[(mean - _REACH, mean + _REACH) for mean in prior])
+    begin = prior if start is None else start
+    found = minimize(loss, begin, method="L-BFGS-B", bounds=[(mean - _REACH, mean + _REACH) for mean in prior])
     return found.x, -float(found.fun)
 
 
