@@ -7,7 +7,20 @@ from dataclasses import dataclass
 
 from nas.design import Design
 from nas.genotype import SearchSpace
-from nas.network import FLOAT_BITS, Conv2d, Input, Layer, Linear, Pool, Shape, Weighted, macs, weight_count
+from nas.network import (
+    FLOAT_BITS,
+    Conv2d,
+    Input,
+    Layer,
+    Linear,
+    PairSum,
+    Pool,
+    RowMean,
+    Shape,
+    Weighted,
+    macs,
+    weight_count,
+)
 
 
 @dataclass(frozen=True)
@@ -16,8 +29,8 @@ class LayerRow:
 
     Attributes:
         name: The layer's name.
-        kind: `convolution`, `depthwise`, `pointwise`, `linear`, `add`, `mean`, `max pool`, `mean pool`, `scale` or
-            `input`.
+        kind: `convolution`, `depthwise`, `pointwise`, `linear`, `add`, `pair sum`, `mean`, `row mean`, `max pool`,
+            `mean pool`, `scale` or `input`.
         kernel: Side of a convolution's or a pool's window; None elsewhere.
         stride: None where there is none.
         shape: Channels or features in and out, and an image's positions: `8 → 24 @ 8×8`, `@ 8×8 → 4×4` where they
@@ -94,6 +107,10 @@ def kind(layer: Layer) -> str:
             return "convolution"
         case Linear():
             return "linear"
+        case PairSum():
+            return "pair sum"
+        case RowMean():
+            return "row mean"
         case Pool():
             return f"{layer.kind} pool"
         case _:
