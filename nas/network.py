@@ -1,9 +1,8 @@
 """The narrow waist: a network as a tuple of shape-resolved layers.
 
-Everything else reads this description. The supernet runs it, the cost models price it, the exporters
-write it. Shapes, weights, MACs and bits are computed here and nowhere else.
-
-Shapes carry no batch dimension: `(channels, height, width)` for images, `(features,)` for vectors.
+Everything else reads this description. The supernet runs it, the cost models price it, the exporters write it. Shapes,
+weights, MACs and bits are computed here, and what pruning leaves of them in `nas.pruning`, and nowhere else. Shapes
+carry no batch dimension: `(channels, height, width)` for images, `(features,)` for vectors.
 """
 
 from __future__ import annotations
@@ -216,9 +215,7 @@ def weight_count(layer: Layer) -> int:
 
 def nonzeros(layer: Layer) -> int:
     """Number of weights that pruning keeps: exact to one weight, and never none."""
-    if not isinstance(layer, Weighted):
-        return 0
-    kept, count = parts(layer)
+    kept, count = parts(layer) if isinstance(layer, Weighted) else (0, 1)
     return weight_count(layer) // count * kept
 
 
@@ -229,17 +226,15 @@ def macs(layer: Layer) -> int:
 
 def weight_bytes(layer: Layer) -> float:
     """Bytes of the densely packed weights and the 32-bit bias of the channels that are computed."""
-    if not isinstance(layer, Weighted):
-        return 0.0
-    return dense_count(layer) * layer.precision.weight_bits / 8 + 4 * filters(layer)
+    bits = dense_count(layer) * layer.precision.weight_bits + 32 * filters(layer) if isinstance(layer, Weighted) else 0
+    return bits / 8
 
 
 @dataclass(frozen=True)
 class Network:
     """Layers in topological order; the first is the input, the last gives the logits.
 
-    Raises:
-        NasError: A name occurs twice, an input is not an earlier layer, or shapes do not chain.
+    Raises NasError where a name occurs twice, an input is not an earlier layer, or shapes do not chain.
     """
 
     layers: tuple[Layer, ...]
@@ -255,8 +250,7 @@ class Network:
             for source in layer.inputs:
                 if source not in shapes:
                     raise NasError(f"{where}: reads {source!r}, which is not an earlier layer")
-                expected = _read_shape(layer, source)
-                if shapes[source] != expected:
+                if shapes[source] != (expected := _read_shape(layer, source)):
                     raise NasError(f"{where}: reads shape {expected}, but {source!r} gives {shapes[source]}")
             shapes[layer.name] = layer.out_shape
 
@@ -281,9 +275,7 @@ class Network:
     @cached_property
     def consumers(self) -> Mapping[str, tuple[Layer, ...]]:
         """For each layer's name, the layers that read it."""
-        return {
-            source.name: tuple(layer for layer in self.layers if source.name in layer.inputs) for source in self.layers
-        }
+        return {each.name: tuple(layer for layer in self if each.name in layer.inputs) for each in self}
 
     def as_float(self) -> Network:
         """The same architecture, dense and unquantized."""
