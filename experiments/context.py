@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,14 @@ from hw_models.device import Device
 from nas.genotype import SearchSpace
 from nas.tables import LayerTable, layer_tables
 from supernet.data.split import Dataset
-from supernet.distributed import ALONE, Ranks, one_thread, training_device
+from supernet.distributed import ALONE, Ranks, gpus, one_thread, training_device
 from supernet.evaluate import FineTuning
 from supernet.formats import Formats
 from supernet.train import SupernetTraining
 
 CHECKPOINT = "checkpoint.pt"
+
+_PER_GPU = 8
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,18 @@ class Context:
         device = training_device(config.train_on, ranks)
         return SupernetTraining(self.space, self.data.train, config.supernet, config.seed, device, ranks)
 
+    @property
+    def workers(self) -> int | None:
+        """Most processes that have the supernet at once: a GPU has memory for a few of them; None for any number."""
+        return _PER_GPU * len(gpus()) if self.config.train_on == "cuda" else None
+
     def trained(self, folder: Path) -> SupernetTraining:
-        """The finished training, from the train stage's folder; one thread, so that results do not depend on more."""
+        """The finished training, from the train stage's folder; one thread, so that results do not depend on more.
+
+        Processes take GPUs by turns, as their numbers fall.
+        """
         one_thread()
-        training = self.training()
+        training = self.training(Ranks(local=os.getpid() % max(1, len(gpus()))))
         training.restore(folder / CHECKPOINT)
         return training
 

@@ -22,7 +22,9 @@ _PRELOADED = ["experiments.stages.finalize"]
 """What takes seconds to import is imported once, by the server from which all workers of a run are forked."""
 
 
-def parallel(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+def parallel(
+    function: Callable[[Task], Result], tasks: Sequence[Task], most: int | None = None
+) -> Iterator[tuple[Task, Result]]:
     """Give each task with its result, in the order in which they finish.
 
     An exception of a task is raised here; then, or on Ctrl-C, workers are killed in the middle of their tasks.
@@ -30,6 +32,7 @@ def parallel(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Itera
     Args:
         function: A function of a module; its result must depend on its task alone.
         tasks: Picklable.
+        most: Processes at once; None for one per core.
 
     Raises:
         NasError: A worker was killed.
@@ -42,7 +45,7 @@ def parallel(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Itera
             running[connection] = task
             return
 
-    with _workers(function, min(os.cpu_count() or 1, len(tasks))) as connections:
+    with _workers(function, min(most or os.cpu_count() or 1, os.cpu_count() or 1, len(tasks))) as connections:
         for connection in connections:
             give(connection)
         while running:

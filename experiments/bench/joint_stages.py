@@ -83,7 +83,7 @@ def run(contexts: Sequence[Context], say: Say) -> None:
         _side_by_side("fit", _fit, contexts, say)
         searches = [part for context in contexts for part in parts(context)]
         _side_by_side("search", _search, searches, say)
-        _side_by_side("tune", partial(_tune, searches), _left(searches), say)
+        _side_by_side("tune", partial(_tune, searches), _left(searches), say, contexts[0].workers)
         for part in searches:
             at = part.context.run.stage_dir
             test = partial(finalize, part.context, part.target, at(plan(part.context.config).train), at(part.search))
@@ -114,8 +114,10 @@ def step(evolution: Evolution) -> Evolution:
     return replace(evolution, generations=budget(evolution) // evolution.population // steps - 1)
 
 
-def _side_by_side(what: str, function: Callable[[Any], str], tasks: Sequence[Any], say: Say) -> None:
-    for _, told in parallel(function, tasks):
+def _side_by_side(
+    what: str, function: Callable[[Any], str], tasks: Sequence[Any], say: Say, most: int | None = None
+) -> None:
+    for _, told in parallel(function, tasks, most):
         say(f"{what}: {told}")
 
 

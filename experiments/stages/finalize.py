@@ -31,6 +31,7 @@ from hw_models.memory import peak_memory_bytes
 from hw_models.onnx_model import layer_bytes, stored_weight_bytes, to_onnx
 from hw_models.onnx_runtime import predict
 from hw_models.prices import layer_prices
+from hw_models.unrolled import RESOURCES
 from nas.design import Design, load_design, save_design
 from nas.errors import NasError
 from nas.network import Network, weight_bytes
@@ -59,7 +60,7 @@ def finalize(context: Context, target: Target, train_folder: Path, search_folder
     homes = [folder / f"{index:02d}" for index in range(len(finalists))]
     tasks = tasks_left(search_folder, folder)
     with progress(f"fine-tune for {target.name}", len(homes), len(homes) - len(tasks)) as advance:
-        for _ in parallel(partial(finalize_one, context, device, train_folder), tasks):
+        for _ in parallel(partial(finalize_one, context, device, train_folder), tasks, context.workers):
             advance()
     designs = [member_design(context, home, finalist) for home, finalist in zip(homes, finalists, strict=True)]
     costs = _measured(context, device, designs, [load_layer_costs(home) for home in homes])
@@ -107,7 +108,9 @@ def layer_costs(design: Design, device: Device) -> dict[str, dict[str, float]]:
             return {name: dict(cost) for name, cost in adder_graph_cost(design, device.clock_hz).layers.items()}
         case "folded-fpga":
             folding = folded(design.network, device)
-            return {name: {"cycles": float(option.cycles), **used(option)} for name, option in folding.options.items()}
+            read = {design.network.input.name: dict.fromkeys(("cycles", *RESOURCES), 0.0)}
+            costs = {name: {"cycles": float(o.cycles), **used(o)} for name, o in folding.options.items()}
+            return read | costs
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             prices = layer_prices(device).items()
             return {layer.name: {name: price(layer) for name, price in prices} for layer in design.network}

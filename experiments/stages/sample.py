@@ -51,7 +51,7 @@ def evaluated(context: Context, train_folder: Path, genotypes: IntArray, folder:
     missing = [index for index in order if index not in done]
     chunks = [tuple(missing[i : i + _CHUNK]) for i in range(0, len(missing), _CHUNK)]
     with progress(label, len(genotypes), len(done)) as advance:
-        for chunk, found in parallel(partial(_evaluate, context, train_folder, genotypes), chunks):
+        for chunk, found in parallel(partial(_evaluate, context, train_folder, genotypes), chunks, context.workers):
             for index, value in zip(chunk, found, strict=True):
                 append_line(folder / _LOG, {"index": index, "genotype": genotypes[index].tolist(), "error": value})
             advance(len(chunk))
