@@ -120,7 +120,8 @@ def fit(
     fewest = regressors.FEWEST_ROWS * FOLDS // (FOLDS - 1) + 1
     if len(values) < fewest or np.ptp(values) == 0:
         law = f"must hold at least {fewest} rows with differing values of {target!r} for {FOLDS} folds"
-        raise NasError(f"{place}: {law}, got {len(values)} rows; bring more rows")
+        found = f"{len(values)} rows" if len(values) < fewest else f"{values[0]:g} in all {len(values)} rows"
+        raise NasError(f"{place}: {law}, got {found}; bring more rows")
     features, groups = encoder.encode(table, place)
     prior = None if base is None else base.predict(table, place).mean
     part = regressors.folds(len(values), FOLDS, seed)

@@ -1,16 +1,18 @@
 """Transfer from many float networks to few quantized ones (APQ, CVPR 2020), with a safeguard.
 
-A predictor of float networks ranks quantized ones, too, but knows nothing of bits. What it says is the prior. Three
-ways to use it compete in cross-validation: alone, corrected by a regressor of what it leaves over, or not at all. The
-prior alone is given up only for what ranks better by more than the folds' standard error. Between the other two the
-better mean decides, and with few samples it may be the wrong one: then training from scratch ranks a little better.
+A predictor of float networks ranks quantized ones, too, but knows nothing of bits. What it says is the prior. With it
+goes a stack of three members: a linear trend of the prior and the groups' means, whose few coefficients few samples
+suffice for; a regressor of what the prior leaves over, which is told the prior; and a regressor from scratch. The mean
+of the last two ranks about as well as the better one. The prior alone stays until the stack ranks left-out samples
+better.
+
 Values are replaced by their ranks' normal scores: networks that collapse at low bits come last, not far off.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +25,48 @@ from predictors.boosting import Arrays
 from predictors.prediction import Prediction, pairwise_accuracy
 from predictors.regressors import FEWEST_ROWS, Fitted
 
-Way = Literal["prior", "residual", "scratch"]
+Way = Literal["prior", "stack"]
+
+FEWEST = 4
 
 _FOLDS = 4
-_REPEATS = 2
+_MOST_JUDGED = 200
+"""Rows that the choice is made on: a stack that ranks better when it learned from 150 of them does so from more."""
+
+_TREND_ROWS = 50
+"""With so many rows, the trend counts as much as the regressors; its weight falls as they grow."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The members that learn from quantized networks; all give normal scores.
+
+    Attributes:
+        trend: Offset, a slope for each column and one for the prior's line, shape (columns + 2,).
+        weight: Of the trend, in [0, 1].
+        residual: Predicts from columns and line what the line leaves over.
+        scratch: Predicts from columns alone.
+    """
+
+    trend: FloatArray
+    weight: float
+    residual: Fitted
+    scratch: Fitted
+
+    def predict(self, features: FloatArray, along: FloatArray) -> Prediction:
+        """Normal scores for features of shape (n, columns) and the prior's line there, shape (n,)."""
+        wide = np.column_stack([features, along])
+        residual, scratch = self.residual.predict(wide), self.scratch.predict(features)
+        learned = (along + residual.mean + scratch.mean) / 2
+        straight = self.trend[0] + wide @ self.trend[1:]
+        mean = self.weight * straight + (1 - self.weight) * learned
+        return Prediction(mean, (residual.std + scratch.std) / 2)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What `restore` needs besides the regressors' kind."""
+        members = {"residual": self.residual, "scratch": self.scratch}
+        inner = {f"{name}.{key}": value for name, one in members.items() for key, value in one.arrays().items()}
+        return {"trend": self.trend, "weight": np.asarray(self.weight), **inner}
 
 
 @dataclass(frozen=True)
@@ -34,102 +74,119 @@ class Transferred:
     """A predictor of quantized networks.
 
     Attributes:
-        way: How the prior is used.
         line: Offset and slope from the prior to normal scores.
         knots: Normal scores and the values they stand for, both ascending, shape (2, n).
-        fitted: Of what the way leaves to be learned; None where the prior stands alone.
-        spread: Standard deviation of the normal scores about the line, where nothing is fitted.
+        spread: Standard deviation of the normal scores about the line, used where the prior stands alone.
+        stack: None where the prior stands alone.
     """
 
-    way: Way
     line: FloatArray
     knots: FloatArray
-    fitted: Fitted | None
     spread: float
+    stack: Stack | None
+
+    @property
+    def way(self) -> Way:
+        """Which of the two was chosen."""
+        return "prior" if self.stack is None else "stack"
 
     def predict(self, features: FloatArray, prior: FloatArray) -> Prediction:
         """In the unit of the values, for features of shape (n, columns) and the prior's mean, shape (n,)."""
-        along = np.zeros(len(prior)) if self.way == "scratch" else self.line[0] + self.line[1] * prior
-        if self.fitted is None:
-            scores, std = along, np.full(len(prior), self.spread)
+        along = self.line[0] + self.line[1] * prior
+        if self.stack is None:
+            found = Prediction(along, np.full(len(prior), self.spread))
         else:
-            own = self.fitted.predict(_extended(self.way, features, along))
-            scores, std = along + own.mean, own.std
-        up, down = _value(self.knots, scores + std), _value(self.knots, scores - std)
-        return Prediction(_value(self.knots, scores), (up - down) / 2)
+            found = self.stack.predict(features, along)
+        up, down = _value(self.knots, found.mean + found.std), _value(self.knots, found.mean - found.std)
+        return Prediction(_value(self.knots, found.mean), (up - down) / 2)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """What `restore` needs besides way and kind."""
-        inner = {} if self.fitted is None else self.fitted.arrays()
+        inner = {} if self.stack is None else self.stack.arrays()
         return {"line": self.line, "knots": self.knots, "spread": np.asarray(self.spread), **inner}
 
 
 def fit(
     kind: str, features: FloatArray, values: FloatArray, groups: IntArray, prior: FloatArray, seed: int
 ) -> Transferred:
-    """Choose a way by cross-validation and fit it to all rows.
+    """Choose between prior and stack by cross-validation, and fit to all rows.
 
     Args:
         kind: One of `regressors.REGRESSORS`.
         features: Of the quantized networks, bits and sparsity included, shape (n, columns).
         values: Shape (n,).
-        groups: Group of each column, shape (columns,).
+        groups: Group of each column, from 0, shape (columns,).
         prior: What the predictor of float networks says of each row, shape (n,).
         seed: Of the folds and the fits.
 
     Raises:
         NasError: Fewer than four rows, or values that are all the same.
     """
-    if len(values) < 4 or np.ptp(values) == 0:
-        raise NasError(f"a transfer needs at least 4 rows with differing values, got {len(values)}; bring more rows")
-    return _fit(choose(kind, features, values, groups, prior, seed), kind, features, values, groups, prior, seed)
+    if len(values) < FEWEST or np.ptp(values) == 0:
+        raise NasError(
+            f"a transfer needs at least {FEWEST} rows with differing values, got {len(values)}"
+            f"{' equal ones' if len(values) and np.ptp(values) == 0 else ''}; bring more rows"
+        )
+    return _fit(_choose(kind, features, values, groups, prior, seed), kind, features, values, groups, prior, seed)
 
 
 def restore(way: Way, kind: str, arrays: Arrays) -> Transferred:
     """The predictor that `arrays` came from."""
     line, knots = (np.asarray(arrays[name], np.float64) for name in ("line", "knots"))
-    fitted = None if way == "prior" else regressors.restore(kind, arrays)
-    return Transferred(way, line, knots, fitted, float(np.asarray(arrays["spread"], np.float64)))
+    stack = None if way == "prior" else _restore_stack(kind, arrays)
+    return Transferred(line, knots, float(np.asarray(arrays["spread"], np.float64)), stack)
 
 
-def choose(kind: str, features: FloatArray, values: FloatArray, groups: IntArray, prior: FloatArray, seed: int) -> Way:
-    """The way that ranks left-out rows best; the prior alone unless another is better beyond doubt."""
-    if len(values) * (_FOLDS - 1) // _FOLDS < FEWEST_ROWS:
-        return "prior"
-    scores: dict[Way, list[float]] = {way: [] for way in get_args(Way)}
-    for repeat in range(_REPEATS):
-        part = regressors.folds(len(values), _FOLDS, seed + repeat)
-        for fold in range(_FOLDS):
-            own, rest = part == fold, part != fold
-            if np.ptp(values[rest]) == 0:
-                return "prior"
-            for way, found in scores.items():
-                fitted = _fit(way, kind, features[rest], values[rest], groups, prior[rest], seed)
-                found.append(pairwise_accuracy(fitted.predict(features[own], prior[own]).mean, values[own]))
-    gains = {way: np.subtract(found, scores["prior"]) for way, found in scores.items() if way != "prior"}
-    best = max(gains, key=lambda way: float(gains[way].mean()))
-    error = float(gains[best].std(ddof=1)) / np.sqrt(_FOLDS)
-    return best if gains[best].mean() > error else "prior"
+def normal_scores(values: FloatArray) -> FloatArray:
+    """What the values' ranks would be worth in a normal sample (Blom, 1958), shape (n,); equal values stay equal."""
+    scores: FloatArray = norm.ppf((rankdata(values) - 0.5) / len(values))
+    return scores
+
+
+def _choose(kind: str, features: FloatArray, values: FloatArray, groups: IntArray, prior: FloatArray, seed: int) -> Way:
+    """The prior unless the stack, fitted without one fold at a time, ranks the rows of all folds better."""
+    rows = np.random.default_rng(seed).permutation(len(values))[:_MOST_JUDGED]
+    part, found = regressors.folds(len(rows), _FOLDS, seed), np.empty(len(rows))
+    for fold in range(_FOLDS):
+        own, rest = rows[part == fold], rows[part != fold]
+        if len(rest) < FEWEST_ROWS or np.ptp(values[rest]) == 0:
+            return "prior"
+        fitted = _fit("stack", kind, features[rest], values[rest], groups, prior[rest], seed)
+        found[part == fold] = fitted.predict(features[own], prior[own]).mean
+    better = pairwise_accuracy(found, values[rows]) > pairwise_accuracy(prior[rows], values[rows])
+    return "stack" if better else "prior"
 
 
 def _fit(
     way: Way, kind: str, features: FloatArray, values: FloatArray, groups: IntArray, prior: FloatArray, seed: int
 ) -> Transferred:
-    scores = norm.ppf((rankdata(values) - 0.5) / len(values))
+    scores = normal_scores(values)
     order = np.argsort(values, kind="stable")
     knots = np.stack([scores[order], values[order]])[:, np.unique(scores[order], return_index=True)[1]]
     line = _line(prior, scores)
-    along = np.zeros(len(values)) if way == "scratch" else line[0] + line[1] * prior
+    along = line[0] + line[1] * prior
     left = scores - along
-    if way == "prior" or np.ptp(left) == 0:
-        return Transferred("prior", line, knots, None, float(left.std()))
-    wide = groups if way == "scratch" else np.append(groups, groups.max() + 1)
-    fitted = regressors.fit(kind, _extended(way, features, along), left, wide, seed)
-    return Transferred(way, line, knots, fitted, 0.0)
+    alone = way == "prior" or np.ptp(left) == 0
+    stack = None if alone else _fit_stack(kind, features, scores, groups, along, seed)
+    return Transferred(line, knots, float(left.std()), stack)
 
 
-def _extended(way: Way, features: FloatArray, along: FloatArray) -> FloatArray:
-    return features if way == "scratch" else np.column_stack([features, along])
+def _fit_stack(
+    kind: str, features: FloatArray, scores: FloatArray, groups: IntArray, along: FloatArray, seed: int
+) -> Stack:
+    wide, grouped = np.column_stack([features, along]), np.append(groups, groups.max() + 1)
+    residual = regressors.fit(kind, wide, scores - along, grouped, seed)
+    scratch = regressors.fit(kind, features, scores, groups, seed)
+    return Stack(_trend(wide, scores, grouped), _TREND_ROWS / (_TREND_ROWS + len(scores)), residual, scratch)
+
+
+def _restore_stack(kind: str, arrays: Arrays) -> Stack:
+    def member(name: str) -> Fitted:
+        prefix = f"{name}."
+        return regressors.restore(kind, {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
+
+    trend, weight = np.asarray(arrays["trend"], np.float64), float(np.asarray(arrays["weight"], np.float64))
+    return Stack(trend, weight, member("residual"), member("scratch"))
 
 
 def _line(prior: FloatArray, scores: FloatArray) -> FloatArray:
@@ -138,6 +195,21 @@ def _line(prior: FloatArray, scores: FloatArray) -> FloatArray:
     variance = float(centred @ centred)
     slope = max(float(centred @ scores), 0.05 * np.sqrt(variance * len(prior))) / variance if variance else 1.0
     return np.array([scores.mean() - slope * prior.mean(), slope])
+
+
+def _trend(columns: FloatArray, scores: FloatArray, groups: IntArray) -> FloatArray:
+    """Offset and slope of each column: a ridge regression on each group's mean of standardised columns."""
+    centre, share = columns.mean(axis=0), _inverse(columns.std(axis=0)) / np.bincount(groups)[groups]
+    means = ((columns - centre) * share) @ np.eye(int(groups.max()) + 1)[groups]
+    scale = _inverse(means.std(axis=0))
+    known = means * scale
+    slopes = np.linalg.solve(known.T @ known + np.eye(len(scale)), known.T @ scores) * scale
+    by_column = slopes[groups] * share
+    return np.array([scores.mean() - centre @ by_column, *by_column])
+
+
+def _inverse(scale: FloatArray) -> FloatArray:
+    return np.where(scale > 1e-12, 1 / np.maximum(scale, 1e-12), 0.0)
 
 
 def _value(knots: FloatArray, scores: FloatArray) -> FloatArray:

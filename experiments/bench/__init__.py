@@ -57,5 +57,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "joint": Benchmark(
         "Architecture, zeros and bits searched at once against one after the other, Fashion-MNIST", "joint", "joint"
     ),
+    "transfer": Benchmark(
+        "Accuracy of quantized subnets from few samples, with and without many float ones", "transfer", "transferred"
+    ),
     "fpga": Benchmark("FPGA designs: folding chosen by an integer program", "fpga", "fpga"),
 }  # fmt: skip

@@ -52,6 +52,8 @@ def test_saved_and_loaded_predicts_identically(tmp_path: Path) -> None:
         ("a,y\n1,2\n2,3\n", "at least 13 rows"),
         ("a,b\n1,2\n", "no column 'y'; it has a, b"),
         ("", "cannot be read as CSV"),
+        ("a,y\n", "holds no rows"),
+        ("a,y\n" + "".join(f"{row},7\n" for row in range(20)), "got 7 in all 20 rows"),
     ],
 )
 def test_bad_tables_are_refused(content: str, law: str, tmp_path: Path) -> None:
@@ -59,6 +61,26 @@ def test_bad_tables_are_refused(content: str, law: str, tmp_path: Path) -> None:
     options = ["--table", str(tmp_path / "t.csv"), "--target", "y", "--out", str(tmp_path / "p")]
     result = CliRunner().invoke(app, ["predictor", "fit", *options])
     assert result.exit_code == 2
+    assert law in result.stderr
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "law"),
+    [
+        ("x,latency\n1,2\n", "has none of the features ks, bits, op"),
+        ("ks,op\n[3],a\n", "there is no column 'latency'"),
+        ("bits,latency\n" + "".join(f"{row},7\n" for row in range(20)), "got 7 in all 20 rows"),
+        ("", "cannot be read as CSV"),
+    ],
+)
+def test_bad_tables_to_transfer_from_are_refused(content: str, law: str, tmp_path: Path) -> None:
+    few = write(tmp_path / "few.csv", 20, 0)
+    (tmp_path / "floats.csv").write_text(content)
+    options = ["--table", str(few), "--target", "latency", "--out", str(tmp_path / "p")]
+    result = CliRunner().invoke(app, ["predictor", "fit", *options, "--pretrain", str(tmp_path / "floats.csv")])
+    assert result.exit_code == 2
+    assert "floats.csv: " in result.stderr
     assert law in result.stderr
     assert not (tmp_path / "p").exists()
 
