@@ -84,7 +84,10 @@ def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the new device is called, such as pi-4.")],
     config: Config,
     engine: Annotated[
-        str, typer.Option(help="What runs the models: onnxruntime, openvino, torch, torch-cuda or torch-cuda-fp16.")
+        str,
+        typer.Option(
+            help="What runs the models: onnxruntime, openvino, executorch, torch, torch-cuda, torch-cuda-fp16."
+        ),
     ] = "onnxruntime",
     host: Annotated[str | None, typer.Option(help="Another machine, as ssh takes it: user@pi.")] = None,
     python: Annotated[str, typer.Option(help="The command that starts Python there.")] = "python3",

@@ -22,7 +22,7 @@ DEFAULT = "onnxruntime"
 class Engine(Protocol):
     """What runs ONNX models, in single precision or, where a model is quantized, in its integers.
 
-    Those of torch run float models only; `torch-cuda-fp16` rounds them to half precision.
+    Those of torch, and executorch, run float models only; `torch-cuda-fp16` rounds them to half precision.
     """
 
     @property
@@ -64,6 +64,12 @@ def _openvino() -> Engine:
     return openvino_engine
 
 
+def _executorch() -> Engine:
+    from hw_models import executorch_engine
+
+    return executorch_engine
+
+
 def _torch() -> Engine:
     from hw_models import torch_engine
 
@@ -85,6 +91,7 @@ def _torch_cuda_fp16() -> Engine:
 ENGINES: Mapping[str, Callable[[], Engine]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "executorch": _executorch,
     "torch": _torch,
     "torch-cuda": _torch_cuda,
     "torch-cuda-fp16": _torch_cuda_fp16,
@@ -95,6 +102,7 @@ _TORCH = "'torch>=2.9,<3' 'onnx>=1.23,<1.24'"
 REQUIREMENTS: Mapping[str, str] = {
     "onnxruntime": "'onnxruntime>=1.19'",
     "openvino": "'openvino>=2026.4,<2027' (the extra of hwnas[openvino])",
+    "executorch": "'executorch>=1.5,<1.6' " + _TORCH + " (the extra of hwnas[executorch])",
     "torch": _TORCH,
     "torch-cuda": _TORCH,
     "torch-cuda-fp16": _TORCH,

@@ -27,6 +27,7 @@ SENT = {
     "hw_models": (
         "__init__.py",
         "engines.py",
+        "executorch_engine.py",
         "machine.py",
         "nvml.py",
         "onnx_runtime.py",
@@ -135,6 +136,7 @@ def _command(python: str) -> str:
     script = (
         f'{python} -c "import sys; sys.exit(sys.version_info < (3, 9))" || exit {_NO_PYTHON}; '
         'folder=$(mktemp -d) && trap "rm -rf $folder" EXIT && cd "$folder" && tar xf - && '
+        'export TMPDIR="$folder" && '
         f"{python} -m hw_models.runner ."
     )
     return f"sh -c {shlex.quote(script)}"

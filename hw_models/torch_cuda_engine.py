@@ -68,7 +68,7 @@ class CudaEngine:
         torch.set_num_threads(threads)
         with torch.inference_mode(), _kernels():
             running = Model(model, self._place)
-            values = self._place(one_input(running))
+            values = self._place(one_input(running.shape))
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):

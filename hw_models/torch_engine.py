@@ -88,7 +88,7 @@ def repeated_call(model: bytes, threads: int = 1) -> Callable[[int], None]:
     """
     torch.set_num_threads(threads)
     running = Model(model, channels_last)
-    values = channels_last(one_input(running))
+    values = channels_last(one_input(running.shape))
 
     def call(times: int) -> None:
         with torch.inference_mode():
@@ -98,9 +98,9 @@ def repeated_call(model: bytes, threads: int = 1) -> Callable[[int], None]:
     return call
 
 
-def one_input(running: Model) -> Tensor:
-    """A fixed input of a model, batch 1."""
-    values = np.random.default_rng(0).normal(size=(1, *running.shape))
+def one_input(shape: tuple[int, ...]) -> Tensor:
+    """A fixed input of this shape, batch 1."""
+    values = np.random.default_rng(0).normal(size=(1, *shape))
     return torch.tensor(values, dtype=torch.float32)
 
 
@@ -109,7 +109,9 @@ def _operation(node: onnx.NodeProto) -> Operation:
         return _PLAIN[node.op_type]
     options = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type not in ("Conv", "MaxPool", "AveragePool"):
-        raise NasError(f"engines of torch run float models, not {node.op_type}; take another engine for this one")
+        raise NasError(
+            f"engines torch, torch-cuda and executorch run float models, not {node.op_type}; take another one"
+        )
     stride, kernel, (top, left, bottom, right) = options["strides"], options["kernel_shape"], options["pads"]
     if node.op_type == "Conv":
         return lambda x, weight, bias: F.conv2d(x, weight, bias, stride, (top, left), 1, options["group"])

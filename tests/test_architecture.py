@@ -21,7 +21,7 @@ ARROWS = {
 
 HOMES = {
     "numpy": ("",),
-    "torch": ("supernet/", "predictors/neural.py", "hw_models/torch_"),
+    "torch": ("supernet/", "predictors/neural.py", "hw_models/torch_", "hw_models/executorch_engine.py"),
     "scipy": ("predictors/",),
     "threadpoolctl": ("experiments/bench/speed.py", "experiments/bench/hybrid.py"),
     "sklearn": ("supernet/data/digits.py", "predictors/"),
@@ -35,6 +35,7 @@ HOMES = {
     "onnx": ("hw_models/onnx_model.py", "hw_models/quantized_onnx.py", "hw_models/torch_engine.py"),
     "onnxruntime": ("hw_models/onnx_runtime.py",),
     "openvino": ("hw_models/openvino_engine.py",),
+    "executorch": ("hw_models/executorch_engine.py",),
     "hls4ml": ("fpga/",),
     "da4ml": ("fpga/",),
     "matplotlib": ("experiments/report/figures.py", "experiments/bench/figures.py"),

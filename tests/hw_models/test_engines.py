@@ -1,5 +1,6 @@
 import dataclasses
 import sys
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from nas.errors import NasError
 from nas.genotype import SearchSpace
 from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale
 
-OTHERS = [name for name in ENGINES if name != DEFAULT]
+SLOW = {"executorch": pytest.mark.slow}
+"""It takes seconds to import, and to lower a model."""
+OTHERS = [pytest.param(name, marks=SLOW.get(name, ())) for name in ENGINES if name != DEFAULT]
 Draw = Callable[[SearchSpace, int], list[Network]]
 
 EVERY_OPERATION = Network(
@@ -81,15 +84,25 @@ def test_images_of_another_size_are_refused(engine: Engine) -> None:
         engine.predict(to_onnx(random_design(EVERY_OPERATION, 0)), np.zeros((3, 3, 9, 22)))
 
 
-@pytest.mark.parametrize("engine", ["torch", "torch-cuda"], indirect=True)
+@pytest.mark.parametrize(
+    "engine", ["torch", "torch-cuda", pytest.param("executorch", marks=SLOW["executorch"])], indirect=True
+)
 def test_torch_runs_float_models_only(
     engine: Engine,
     with_weight_bits: Callable[[Network, tuple[int, ...]], Network],
     weight_only_design: Callable[[Network, int], Design],
 ) -> None:
     model = to_onnx(weight_only_design(with_weight_bits(EVERY_OPERATION, (4,)), 0))
-    with pytest.raises(NasError, match="engines of torch run float models, not DequantizeLinear"):
+    with pytest.raises(NasError, match=r"engines torch, .* run float models, not DequantizeLinear"):
         engine.predict(model, np.zeros((1, 3, 11, 9)))
+
+
+@pytest.mark.slow
+def test_executorch_lowers_a_model_once(installed_engine: Callable[[str], Engine]) -> None:
+    engine, model = installed_engine("executorch"), to_onnx(random_design(EVERY_OPERATION, 0))
+    engine.repeated_call(model)
+    seconds = timeit.repeat(lambda: engine.repeated_call(model), number=1, repeat=3)
+    assert min(seconds) < 0.1
 
 
 def test_a_model_that_openvino_does_not_read_is_an_error_with_the_reason(

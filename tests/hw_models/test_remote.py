@@ -42,7 +42,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", [pytest.param(name, marks=pytest.mark.slow if name == "executorch" else ()) for name in ENGINES]
+)
 def test_the_harness_there_is_the_harness_here(
     home: Path, engine: str, installed_engine: Callable[[str], Engine]
 ) -> None:
