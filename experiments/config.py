@@ -205,7 +205,7 @@ class FinalizeSettings(Section):
     """How many members of a front are fine-tuned and measured, and how many 8-bit dense ones for comparison.
 
     Their formats come from `range`. They are tuned further for `epochs`, 0 to leave it at that, where gradients pass
-    the rounding by `gradient`; `lsq` learns the steps, too.
+    the rounding by `gradient`; `lsq` learns the steps, too, where they need not be powers of two.
     """
 
     members: PositiveInt

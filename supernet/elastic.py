@@ -173,7 +173,7 @@ def _rounded(
 ) -> tuple[Tensor, LayerState]:
     """The output of one layer whose BatchNorm is folded in, its numbers rounded, and what the layer is made of."""
     bits = layer.precision.weight_bits
-    steps = formats.weight(weight, bits)
+    steps = formats.weight(weight, bits, bias, act)
     rounded = quantize_weight(weight, steps, bits, gradient)
     output = activate(layer, product(layer, x, rounded, quantize_bias(bias, steps, act)))
     return output, LayerState(act, weight, bias, steps)

@@ -32,8 +32,9 @@ _CHUNK = {"cpu": 1 << 15, "cuda": 1 << 26}
 """Values that are rounded at a time: few enough to stay in a CPU's caches, which is 20 times as fast."""
 
 _LEAST, _MOST = 2.0**-20, 2.0**20
+_BIAS_TOP = 2.0**30
 _LEAST_WEIGHT = 2.0**-12
-"""A channel of smaller weights is left to its bias, whose integers would else exceed 32 bits."""
+"""A channel of smaller weights is left to its bias."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,17 @@ class Formats:
         """The format of `bits` bits that suits all inputs of a layer, of any shapes; None for `FLOAT_BITS`."""
         return (act_format if self.numbers == "fixed" else act_affine)(inputs, bits, self.range)
 
-    def weight(self, weight: Tensor, bits: int) -> Tensor | None:
-        """Steps of each output channel of weights (out, ...), shape (out,); None for `FLOAT_BITS`."""
-        return (weight_format if self.numbers == "fixed" else weight_steps)(weight, bits, self.range)
+    def weight(self, weight: Tensor, bits: int, bias: Tensor, act: Format | None) -> Tensor | None:
+        """Steps of each output channel of weights (out, ...), shape (out,); None for `FLOAT_BITS`.
+
+        Free steps are so wide that the bias, in steps of the products with inputs in format `act`, has 32 bits.
+        """
+        if self.numbers == "fixed":
+            return weight_format(weight, bits, self.range)
+        steps = weight_steps(weight, bits, self.range)
+        if steps is None or act is None:
+            return steps
+        return torch.maximum(steps, (bias.abs() / (act.step * _BIAS_TOP)).float().to(steps.dtype))
 
 
 FIXED = Formats()

@@ -74,17 +74,16 @@ class LearnedStep(nn.Module):
     """A quantizer that learns its step: Esser et al., "Learned step size quantization" (2020).
 
     The step's gradient (eq. 3) is scaled by 1 / sqrt(count * high), where `count` values share the step (section 2.2).
-    Fixed point uses the power of two nearest to the learned step in the logarithm, straight through.
+    Steps are free: powers of two nearest to learned steps gained nothing over those that stay (digits, 2 to 4 bits).
     """
 
-    def __init__(self, step: Tensor, low: int, high: int, power_of_two: bool) -> None:
+    def __init__(self, step: Tensor, low: int, high: int) -> None:
         """Start to learn.
 
         Args:
             step: Where to start, such as a calibrated format's: shape (1,) for activations, (out,) for weights.
             low: The least integer.
             high: The largest integer, at least 1.
-            power_of_two: Whether the step in use is a power of two; free otherwise.
 
         Raises:
             NasError: A step is not positive, or there is no integer above 0.
@@ -96,12 +95,11 @@ class LearnedStep(nn.Module):
                 "start from a calibrated format of at least 2 bits"
             )
         self.step = nn.Parameter(step.detach().clone())
-        self.low, self.high, self.power_of_two = low, high, power_of_two
+        self.low, self.high = low, high
 
     def used(self) -> Tensor:
         """The step in use, without a gradient, of single precision, in the shape of `step`."""
-        step = self._positive().detach().float().to(self.step.dtype)
-        return torch.exp2(torch.floor(torch.log2(step) + 0.5)) if self.power_of_two else step
+        return self._positive().detach().float().to(self.step.dtype)
 
     def forward(self, values: Tensor) -> Tensor:
         """Quantize activations of shape (n, ...) by one step, or weights of shape (out, ...) by (out,) of them.

@@ -15,7 +15,7 @@ Gradient = Literal["identity", "clipped"]
 """How gradients pass a rounding, see `supernet.quantize`."""
 
 Tuned = Literal["identity", "clipped", "lsq"]
-"""How gradients pass a rounding in fine-tuning; `lsq` learns the steps as well."""
+"""How gradients pass a rounding in fine-tuning; `lsq` learns the steps as well, where they are free."""
 
 Numbers = Literal["fixed", "affine"]
 """`fixed`: steps are powers of two, as in FPGAs. `affine`: free steps and a zero point, as in CPUs and NPUs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -65,8 +64,9 @@ class Subnet(nn.Module):
         return run(self.network, images, lambda layer, inputs: self._read(layer.name), weighted, self.gradient)
 
     def tune_by(self, gradient: Tuned) -> None:
-        """Let gradients pass the rounding so from now on; `lsq` makes the steps parameters, see `LearnedStep`.
+        """Let gradients pass the rounding so from now on.
 
+        `lsq` makes free steps parameters, see `LearnedStep`; powers of two stay, their values tuned as by `clipped`.
         Layers that read a tensor in one format share its step, and so go on to do so.
         """
         if gradient != "lsq":
@@ -74,11 +74,11 @@ class Subnet(nn.Module):
             return
         together, of = reading_together(self.network), next(self.parameters())
         for name, act in self.acts.items():
-            if act is None:
+            if not isinstance(act, Affine):
                 continue
             key = _key(f"{together[name]}:{act}")
             if key not in self.learned:
-                self.learned[key] = _learned(of.new_tensor([act.step]), act.low, act.high)
+                self.learned[key] = LearnedStep(of.new_tensor([act.step]), act.low, act.high)
             self.learned_by[name] = key
         for layer in self.network.weighted:
             self.layer(layer.name).learn()
@@ -100,10 +100,9 @@ class Subnet(nn.Module):
     def _act(self, name: str) -> FixedPoint | Affine | None:
         """The format of a layer's inputs, as far as it is learned."""
         act, read = self.acts[name], self._read(name)
-        if act is None or not isinstance(read, LearnedStep):
+        if not (isinstance(act, Affine) and isinstance(read, LearnedStep)):
             return act
-        step = float(read.used())
-        return replace(act, step=step) if isinstance(act, Affine) else replace(act, frac_bits=-round(math.log2(step)))
+        return replace(act, step=float(read.used()))
 
 
 class _FoldedLayer(nn.Module):
@@ -131,9 +130,10 @@ class _FoldedLayer(nn.Module):
         return weight, quantize_bias(mask_bias(self.layer, self.bias, self.mask), self._steps(), act)
 
     def learn(self) -> None:
-        if self.steps is not None:
+        """Make the steps parameters, if they are free."""
+        if self.steps is not None and not _powers_of_two(self.steps):
             top = symmetric_top(self.layer.precision.weight_bits)
-            self.learned = _learned(self.steps, -top, top)
+            self.learned = LearnedStep(self.steps, -top, top)
 
     @torch.no_grad()
     def numbers(self, act: FixedPoint | Affine | None) -> LayerNumbers:
@@ -143,19 +143,18 @@ class _FoldedLayer(nn.Module):
         if found is None:
             return LayerNumbers(act, weight.numpy(), bias.numpy())
         steps = found.to(torch.float64, copy=True)
-        wide, frac = steps.view(-1, *(1,) * (weight.dim() - 1)), -torch.log2(steps)
+        wide = steps.view(-1, *(1,) * (weight.dim() - 1))
         weight, bias = torch.round(weight / wide) * wide, quantize_bias(bias, steps, act)
-        if bool((frac % 1 == 0).all()):
-            return LayerNumbers(act, weight.numpy(), bias.numpy(), frac.long().numpy())
+        if _powers_of_two(steps):
+            return LayerNumbers(act, weight.numpy(), bias.numpy(), -torch.log2(steps).long().numpy())
         return LayerNumbers(act, weight.numpy(), bias.numpy(), weight_steps=steps.numpy())
 
     def _steps(self) -> Tensor | None:
         return self.steps if self.learned is None else self.learned.used()
 
 
-def _learned(steps: Tensor, low: int, high: int) -> LearnedStep:
-    """Powers of two stay such."""
-    return LearnedStep(steps, low, high, bool((torch.log2(steps) % 1 == 0).all()))
+def _powers_of_two(steps: Tensor) -> bool:
+    return bool((torch.log2(steps) % 1 == 0).all())
 
 
 def _key(name: str) -> str:

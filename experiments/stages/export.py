@@ -20,8 +20,8 @@ from fpga.folded import folded
 from fpga.tools import ToolError
 from fpga.unrolling import products
 from hw_models.device import Device, load_device
-from hw_models.onnx_model import to_onnx
 from hw_models.onnx_runtime import predict
+from hw_models.quantized_onnx import engine_model
 from nas.design import Design, load_design, save_design
 from nas.errors import NasError
 from nas.genotype import FloatArray
@@ -41,10 +41,13 @@ small networks several times slower:
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = ort.InferenceSession("NETWORK.onnx", options, providers=["CPUExecutionProvider"])
     logits = session.run(None, {"input": images})[0]
+
+A network whose activations are in 8 bits, too, runs in integer kernels: "onnx-int8" in `checks.json`. Leave out the
+entry `session.disable_quant_qdq` for it.
 """
 DESIGN_README = """# Networks in numbers
 
-Each `.npz` holds the weights, biases and fixed-point formats of a network, as `nas.design.load_design` reads them.
+Each `.npz` holds the weights, biases and number formats of a network, as `nas.design.load_design` reads them.
 """
 _TESTBENCH = 256
 """Images that lie beside the RTL for its testbench."""
@@ -54,6 +57,10 @@ _MOST_PRODUCTS = 5000
 
 TOLERANCE = 1e-4
 """Largest difference of an ONNX model's logits from torch's, relative to the largest logit."""
+
+INT8_TOLERANCE = 0.05
+"""Largest share of images on which an int8 model answers otherwise than the design: engines round ties to even, and in
+more places, see `hw_models.quantized_onnx`."""
 
 
 def export(context: Context, device_name: str, finalize_folder: Path, folder: Path) -> dict[str, Any]:
@@ -97,10 +104,12 @@ def _write(context: Context, device: Device, design: Design, path: Path) -> dict
 
 
 def _write_onnx(context: Context, design: Design, path: Path) -> dict[str, Any]:
-    images, model = _test_images(context, design), to_onnx(design)
+    images, model = _test_images(context, design), engine_model(design)
     expected = design_logits(design, images)
     logits = predict(model, images)
     difference = float(np.abs(logits - expected).max())
+    if any(numbers.act for numbers in design.numbers.values()):
+        return _write_int8(path, model, float((logits.argmax(1) != expected.argmax(1)).mean()), difference, len(images))
     if difference > TOLERANCE * np.abs(expected).max():
         raise NasError(
             f"{path.name}: the ONNX model's logits differ from torch's by {difference:.3g}, "
@@ -108,6 +117,16 @@ def _write_onnx(context: Context, design: Design, path: Path) -> dict[str, Any]:
         )
     atomic_write(path, model)
     return {"kind": "onnx", "images": len(images), "max_abs_difference": difference}
+
+
+def _write_int8(path: Path, model: bytes, share: float, difference: float, images: int) -> dict[str, Any]:
+    if share > INT8_TOLERANCE:
+        raise NasError(
+            f"{path.name}: the int8 model answers otherwise than torch on {share:.1%} of {images} images, more than "
+            f"{INT8_TOLERANCE:.0%}; it was not exported. A processor without VNNI saturates sums of products"
+        )
+    atomic_write(path, model)
+    return {"kind": "onnx-int8", "images": images, "max_abs_difference": difference, "other_answers": share}
 
 
 def _write_design(context: Context, design: Design, path: Path) -> dict[str, Any]:

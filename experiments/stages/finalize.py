@@ -28,9 +28,10 @@ from fpga.folded import folded, folding_cost, used
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
 from hw_models.memory import peak_memory_bytes
-from hw_models.onnx_model import layer_bytes, stored_weight_bytes, to_onnx
+from hw_models.onnx_model import layer_bytes, stored_weight_bytes
 from hw_models.onnx_runtime import predict
 from hw_models.prices import layer_prices
+from hw_models.quantized_onnx import engine_model
 from hw_models.unrolled import RESOURCES
 from nas.design import Design, load_design, save_design
 from nas.errors import NasError
@@ -152,7 +153,7 @@ def _deployed_error(design: Design, device: Device, data: Split) -> float:
     images = all_images(data, design.network)
     match device.family:
         case "onnxruntime":
-            logits = predict(to_onnx(design), images).astype(np.float64)
+            logits = predict(engine_model(design), images).astype(np.float64)
         case "unrolled-fpga" | "folded-fpga":
             logits = reference.run(design, images)
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
@@ -167,7 +168,7 @@ def _measured(
     computed by the cost model of another device."""
     match device.family:
         case "onnxruntime":
-            models = {finalist_key(design.network): to_onnx(design) for design in designs}
+            models = {finalist_key(design.network): engine_model(design) for design in designs}
             builders = {key: partial(bytes, model) for key, model in models.items()}
             store = context.measurements(device.name)
             with progress(f"measure {len(models)} finalists on {device.name}", 100) as advance:

@@ -16,8 +16,10 @@ from experiments.rundir import atomic_write
 from experiments.stages.sample import load_samples
 from hw_models.device import load_device
 from hw_models.latency import measured_latencies
+from hw_models.quantized_onnx import int8_network
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray, distinct, opened, tilted_population
+from nas.network import FLOAT_BITS
 from predictors import accuracy, latency
 from predictors.prediction import Prediction, score
 
@@ -44,9 +46,9 @@ def measure(context: Context, device_name: str, folder: Path) -> dict[str, Any]:
     genotypes = architectures(context.config, settings.samples)
     networks = [context.space.lower(genotype).as_float() for genotype in genotypes.tolist()]
     with progress(f"measure {len(networks)} networks on {device_name}", 100) as advance:
-        store = context.measurements(device_name)
-        found, campaigns = measured_latencies(networks, device, store, context.config.seed, percent(advance))
-    latencies = np.array([found[network.key] for network in networks])
+        store, seed, int8 = context.measurements(device_name), context.config.seed, FLOAT_BITS not in device.act_bits
+        found, campaigns = measured_latencies(networks, device, store, seed, percent(advance), int8=int8)
+    latencies = np.array([found[(int8_network(network) if int8 else network).key] for network in networks])
     known, held = _split(len(networks), settings.held_out, context.config.seed)
     partial = latency.fit([networks[i] for i in known], latencies[known])
     summary = _score(folder, partial.predict([networks[i] for i in held]), latencies[held])

@@ -42,8 +42,9 @@ def at(content: dict[str, Any], path: str) -> dict[str, Any]:
 
 def test_the_devices_are_these() -> None:
     assert device_names() == (
-        "alveo-u250", "bitfusion", "edge-tpu", "eyeriss", "h200", "jetson-orin-nano", "local-cpu", "pynq-z2",
-        "pynq-z2-folded", "raspberry-pi-4", "stm32f746", "xeon-gold-6226", "zcu102", "zu3eg", "zu3eg-folded",
+        "alveo-u250", "bitfusion", "edge-tpu", "eyeriss", "h200", "jetson-orin-nano", "local-cpu", "local-cpu-int8",
+        "pynq-z2", "pynq-z2-folded", "raspberry-pi-4", "stm32f746", "xeon-gold-6226", "zcu102", "zu3eg",
+        "zu3eg-folded",
     )  # fmt: skip
 
 

@@ -127,12 +127,13 @@ def test_learned_steps_land_in_the_design(example: str, numbers: Numbers) -> Non
             assert isinstance(two, FixedPoint if numbers == "fixed" else Affine)
             assert one is not None
             assert (one.bits, one.low, one.high) == (two.bits, two.low, two.high)
+            assert numbers == "affine" or one == two
             moved += one.step != two.step
         for layer in network.weighted:
             assert (after.numbers[layer.name].weight_frac is not None) == (numbers == "fixed")
             assert np.abs(after.weight_integers(layer.name)).max() < 2 ** (layer.precision.weight_bits - 1)
             after.bias_integers(layer.name)
-    assert moved > 3
+    assert moved > 3 or numbers == "fixed"
 
 
 @pytest.mark.parametrize("example", ["mobile", "squeezed", "resnet"])
@@ -161,7 +162,7 @@ def test_gradients_of_a_subnet_are_a_choice() -> None:
     network, images = uniform(space.maximal()[-1]), some_images(space, 32, 0).float()
     found: list[Subnet] = []
     for gradient in ("clipped", "identity", "lsq"):
-        subnet = supernet_of(space, 0).float().specialise(network, images)
+        subnet = supernet_of(space, 0).float().specialise(network, images, AFFINE)
         fine_tune(subnet, None, labelled(network, 64, 0), replace(TUNING, gradient=gradient), 0)
         assert bool(subnet.learned) == (gradient == "lsq")
         found.append(subnet)

@@ -11,7 +11,7 @@ import torch
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
-from supernet.quantize import LearnedStep, fake_quantize, quantize_weight
+from supernet.quantize import LearnedStep, fake_quantize
 
 RNG = np.random.default_rng(0)
 
@@ -29,7 +29,7 @@ def lsq_gradient(values: FloatArray, step: float, low: int, high: int, upstream:
 def test_a_learned_step_has_the_gradient_of_the_paper(bits: int, signed: bool) -> None:
     fmt = FixedPoint(signed, bits, 0)
     values, upstream = RNG.normal(size=(6, 5, 4)) * fmt.high, RNG.normal(size=(6, 5, 4))
-    learned = LearnedStep(torch.tensor([0.6875], dtype=torch.float64), fmt.low, fmt.high, power_of_two=False)
+    learned = LearnedStep(torch.tensor([0.6875], dtype=torch.float64), fmt.low, fmt.high)
     read = torch.from_numpy(values).requires_grad_()
     rounded = learned(read)
     assert torch.equal(rounded, fake_quantize(read, 0.6875, fmt.low, fmt.high))
@@ -42,33 +42,21 @@ def test_a_learned_step_has_the_gradient_of_the_paper(bits: int, signed: bool) -
 def test_each_channel_learns_a_step_of_its_own() -> None:
     weight, upstream = RNG.normal(size=(3, 2, 3, 3)), RNG.normal(size=(3, 2, 3, 3))
     steps = torch.tensor([0.109375, 0.3125, 0.90625], dtype=torch.float64)
-    learned = LearnedStep(steps, -3, 3, power_of_two=False)
+    learned = LearnedStep(steps, -3, 3)
     (gradient,) = torch.autograd.grad(learned(torch.from_numpy(weight)), learned.step, torch.from_numpy(upstream))
     for row, slopes, step, found in zip(weight, upstream, steps.tolist(), gradient.tolist(), strict=True):
         assert found == pytest.approx(lsq_gradient(row, step, -3, 3, slopes, 18), rel=1e-12)
 
 
-def test_a_learned_power_of_two_is_the_nearest_and_learns_as_the_free_step_does_there() -> None:
-    steps = torch.tensor([0.18, 0.7, 0.72, 1.0, 5.6], dtype=torch.float64)
-    learned = LearnedStep(steps, -3, 3, power_of_two=True)
-    assert learned.used().tolist() == [0.125 * 2 ** (0.18 > 2**-2.5), 0.5, 1.0, 1.0, 4.0]
-    weight = torch.randn(5, 40, dtype=torch.float64)
-    assert torch.equal(learned(weight), quantize_weight(weight, learned.used(), 3))
-    free = LearnedStep(learned.used(), -3, 3, power_of_two=False)
-    slopes = [torch.autograd.grad(one(weight).square().sum(), one.step)[0] for one in (learned, free)]
-    assert torch.equal(*slopes)
-
-
-@pytest.mark.parametrize("power_of_two", [True, False])
-def test_a_learned_step_finds_the_least_error(power_of_two: bool) -> None:
-    """From a step four times too large; brute force over steps, or over powers of two."""
+def test_a_learned_step_finds_the_least_error() -> None:
+    """From a step four times too large; brute force over steps."""
     values = torch.randn(64, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def loss(step: float) -> float:
         return float((fake_quantize(values, step, -4, 3) - values).square().mean())
 
-    options = [2.0**-k for k in range(8)] if power_of_two else np.geomspace(0.01, 4, 2000).tolist()
-    learned = LearnedStep(torch.tensor([2.4], dtype=torch.float64), -4, 3, power_of_two)
+    options = np.geomspace(0.01, 4, 2000).tolist()
+    learned = LearnedStep(torch.tensor([2.4], dtype=torch.float64), -4, 3)
     optimizer = torch.optim.Adam(learned.parameters(), 0.05)
     seen = []
     for _ in range(150):
@@ -81,12 +69,12 @@ def test_a_learned_step_finds_the_least_error(power_of_two: bool) -> None:
 
 def test_steps_below_zero_work_as_their_mirror_image_and_others_are_refused() -> None:
     values = torch.randn(8, 9)
-    learned = LearnedStep(torch.tensor([0.5]), -4, 3, power_of_two=True)
+    learned = LearnedStep(torch.tensor([0.5]), -4, 3)
     before = learned(values)
     with torch.no_grad():
         learned.step.neg_()
     assert torch.equal(learned(values), before)
     with pytest.raises(NasError, match="steps must be positive and high at least 1; got 0 and 3"):
-        LearnedStep(torch.tensor([0.0, 1.0]), -4, 3, power_of_two=False)
+        LearnedStep(torch.tensor([0.0, 1.0]), -4, 3)
     with pytest.raises(NasError, match="got 1 and 0; start from a calibrated format of at least 2 bits"):
-        LearnedStep(torch.tensor([1.0]), -1, 0, power_of_two=False)
+        LearnedStep(torch.tensor([1.0]), -1, 0)
