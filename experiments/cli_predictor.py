@@ -1,4 +1,4 @@
-"""The commands `nas predictor fit`, `score` and `few-shot`."""
+"""The commands `nas predictor fit`, `score`, `predict` and `few-shot`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="predictor", help="Predict a column of any table of networks from others.", no_args_is_help=True)
 
 TablePath = Annotated[Path, typer.Option(help="CSV or parquet file, a row per network.")]
+Saved = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `fit`, or `few-shot --save`, wrote.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -54,18 +55,34 @@ def fit(
 
 @app.command()
 def score(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `nas predictor fit` wrote.")],
+    folder: Saved,
     table: TablePath,
     as_json: AsJson = False,
 ) -> None:
     """Score a saved predictor on a table it has not seen."""
-    from experiments import predictor_files
+    from experiments import few_shot_files, predictor_files
     from predictors.prediction import score as score_of
     from predictors.table import numbers
 
-    predictor, columns = predictor_files.load(folder), predictor_files.read(table)
+    predictor, columns = few_shot_files.load(folder), predictor_files.read(table)
     truth = numbers(columns, predictor.target, str(table))
     _print(f"{predictor.target}: {table}", score_of(predictor.predict(columns, str(table)), truth), as_json)
+
+
+@app.command()
+def predict(
+    folder: Saved,
+    table: TablePath,
+    out: Annotated[Path, typer.Option(help="CSV file for the predictions.")],
+) -> None:
+    """Predict every row of a table by a saved predictor, with 90 % intervals."""
+    from experiments import few_shot_files, predictor_files
+
+    few_shot_files.require_new(out, table)
+    predictor, columns = few_shot_files.load(folder), predictor_files.read(table)
+    told = predictor.predict(columns, str(table))
+    few_shot_files.write(few_shot_files.csv(told, {}), out)
+    typer.echo(f"{predictor.target}: {len(told.mean)} rows predicted; written: {out}")
 
 
 @app.command("few-shot")
@@ -81,6 +98,9 @@ def transfer(
         typer.Option(help="Columns that describe the networks, separated by commas; all others if left out."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file for the predictions, with --target.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for what was learned, for `score` and `predict`; with --target.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws; the same for choosing and fitting.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -92,19 +112,21 @@ def transfer(
     """
     from experiments import few_shot_files, predictor_files
 
-    if (choose is None) == (target is None) or (target is None) != (out is None):
+    if (choose is None) == (target is None) or (target is None) != (out is None) or (save and target is None):
         raise NasError("nas predictor few-shot: takes either --choose, or --target and --out; give one of the two")
     if out is not None:
         few_shot_files.require_new(out, table)
     columns, place = predictor_files.read(table), str(table)
     names = None if features is None else _names(features)
-    learned, described = few_shot_files.learn(columns, _names(known), target, names, seed, place)
+    learned, encoder = few_shot_files.learn(columns, _names(known), target, names, seed, place)
     if choose is not None:
         rows = few_shot_files.choose(learned, choose, seed, place).tolist()
-        _print_rows([{"row": row + 1, **{name: columns[name][row] for name in described}} for row in rows], as_json)
+        _print_rows([{"row": row + 1, **{name: columns[name][row] for name in encoder.names}} for row in rows], as_json)
     if target is not None and out is not None:
         answer = few_shot_files.fit(learned, columns, target, seed, place)
-        few_shot_files.write(answer, out)
+        few_shot_files.write(answer.csv(), out)
+        if save is not None:
+            few_shot_files.DevicePredictor(target, encoder, answer.fitted).save(save)
         _print_answer(target, answer, out, as_json)
 
 

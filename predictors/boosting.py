@@ -61,6 +61,11 @@ def fit(features: FloatArray, values: FloatArray, groups: IntArray, seed: int) -
         l2_regularization=1.0, early_stopping=False, random_state=seed,
     )  # fmt: skip
     model.fit(features, values)
+    return as_arrays(model)
+
+
+def as_arrays(model: HistGradientBoostingRegressor) -> BoostedTrees:
+    """The trees of a fitted model of one value."""
     trees = [stage[0].nodes for stage in model._predictors]
     counts = [len(tree) for tree in trees]
     roots = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)

@@ -13,10 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingRegressor
+import numpy.typing as npt
 
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray
+from predictors import coordinates
+from predictors.boosting import Arrays
+from predictors.coordinates import Coordinates
 from predictors.grouped_linear import (
     Basis,
     Posterior,
@@ -48,6 +51,7 @@ _REFITTED = 20
 _OTHERS = 20
 """Left-out measurements that the errors on known devices count as much as."""
 _QUANTILE90 = 1.6449
+_LEARNED = ("theta", "centre", "level", "weights", "covariance", "noise", "errors")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Known:
         values: Latencies of the known devices, each device in its unit; NaN where not measured, shape (networks,
             devices).
         unit: A device's unit, divided by its median latency: latencies spread by about 1.
+        places: How features become columns of the basis.
         basis: For a new device.
         without: For each known device as if it were new, a basis from the others; none where there is only one.
         drawn: Ten values of each known device, time and again, beside the basis from the others.
@@ -66,6 +71,7 @@ class Known:
 
     values: FloatArray
     unit: float
+    places: Coordinates
     basis: Basis
     without: tuple[Basis, ...]
     drawn: Samples | None
@@ -74,17 +80,48 @@ class Known:
 
 @dataclass(frozen=True)
 class FewShot:
-    """A new device: what was learned of it, in its unit, and what calibrates the standard deviations."""
+    """A new device.
 
+    Attributes:
+        places: What networks' columns are.
+        learned: What was learned, in the device's unit.
+        unit: That unit, in that of the measurements.
+        scale: Calibrates the standard deviations.
+        left_out: Of each measured network without itself; None where more than 20 are measured.
+    """
+
+    places: Coordinates
     learned: Posterior
     unit: float
     scale: float
+    left_out: Prediction | None = None
 
     def predict(self, rows: IntArray) -> Prediction:
         """What a measurement of each of these networks would give, noise included, in the unit of the measurements."""
-        told = self.learned.predict(rows)
+        return self._in_unit(self.learned.predict(rows))
+
+    def predict_new(self, features: FloatArray) -> Prediction:
+        """The same of networks with these features, shape (n, columns), known or not."""
+        return self._in_unit(self.learned.of(self.places.of(features)))
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What `restore` needs to predict by features."""
+        own = {f"learned.{name}": np.asarray(getattr(self.learned, name)) for name in _LEARNED}
+        return own | self.places.arrays() | {"unit": np.asarray(self.unit), "calibration": np.asarray(self.scale)}
+
+    def _in_unit(self, told: Prediction) -> Prediction:
         mean = np.maximum(told.mean, _LEAST * self.learned.level)
         return Prediction(self.unit * mean, self.unit * self.scale * told.std)
+
+
+def restore(arrays: Arrays) -> FewShot:
+    """The learned device that `arrays` came from; it knows no rows."""
+    places = coordinates.restore(arrays)
+    own = {name: arrays[f"learned.{name}"] for name in _LEARNED}
+    numbers = {name: float(own.pop(name)) for name in ("level", "noise")}
+    nothing = Basis(np.empty((0, len(places.groups))), places.groups)
+    learned = Posterior(nothing, **own, **numbers)  # type: ignore[arg-type]
+    return FewShot(places, learned, float(arrays["unit"]), float(arrays["calibration"]))
 
 
 def learn(latencies: FloatArray, features: FloatArray, groups: IntArray, seed: int) -> Known:
@@ -109,12 +146,12 @@ def learn(latencies: FloatArray, features: FloatArray, groups: IntArray, seed: i
     relative = np.minimum(latencies / np.nanmedian(latencies, axis=0), _MOST)
     unit = float(np.sqrt(np.nanvar(relative, axis=0).mean()))
     values: FloatArray = relative / unit
-    smooth = np.stack([_smoothed(column, features, seed) for column in values.T], axis=1)
-    blocks = [_alike(features[:, groups == group]) for group in range(int(groups.max()) + 1)]
-    devices = range(values.shape[1] if values.shape[1] > 1 else 0)
-    without = tuple(_basis(np.delete(smooth, device, axis=1), blocks) for device in devices)
+    places, smooth = coordinates.learn(values, features, groups, seed)
+    blocks, devices = places.blocks(features), range(values.shape[1] if values.shape[1] > 1 else 0)
+    without = tuple(_without(smooth, device, blocks, places.groups) for device in devices)
     drawn = _draws(values, without, np.random.default_rng(seed)) if without else None
-    return Known(values, unit, _basis(smooth, blocks), without, drawn, _most_evident(len(blocks), drawn))
+    theta = _most_evident(int(groups.max()) + 1, drawn)
+    return Known(values, unit, places, Basis(places.of(features), places.groups), without, drawn, theta)
 
 
 def choose(known: Known, count: int, among: IntArray, seed: int) -> IntArray:
@@ -145,31 +182,20 @@ def fit(known: Known, rows: IntArray, latencies: FloatArray, seed: int) -> FewSh
     theta = _of_new(found)
     learned = posterior(known.basis, theta, rows, values)
     others = _errors_on_known(known, theta, len(rows), np.random.default_rng(seed))
-    own = _own_errors(known, rows, values, found) if len(rows) <= _REFITTED else learned.errors
-    return FewShot(learned, unit, _calibration(own, others))
+    if len(rows) > _REFITTED:
+        return FewShot(known.places, learned, unit, _calibration(learned.errors, others))
+    told = _without_each(known, rows, values, found)
+    own = (values - told.mean) / told.std
+    scales = np.array([_calibration(np.delete(own, place), others) for place in range(len(rows))])
+    left_out = Prediction(unit * told.mean, unit * scales * told.std)
+    return FewShot(known.places, learned, unit, _calibration(own, others), left_out)
 
 
-def _smoothed(values: FloatArray, features: FloatArray, seed: int) -> FloatArray:
-    """Values without noise, also where they are missing: a linear model, and boosted trees of what it leaves."""
-    known = np.isfinite(values)
-    design = np.column_stack([np.ones(len(features)), _standardised(features)])
-    normal = design[known].T @ design[known] + np.eye(design.shape[1])
-    linear: FloatArray = design @ np.linalg.solve(normal, design[known].T @ values[known])
-    trees = HistGradientBoostingRegressor(
-        learning_rate=0.08, max_iter=250, max_leaf_nodes=15, l2_regularization=1.0, early_stopping=True,
-        random_state=seed,
-    )  # fmt: skip
-    trees.fit(features[known], (values - linear)[known])
-    return linear + np.asarray(trees.predict(features), np.float64)
-
-
-def _basis(smooth: FloatArray, blocks: list[FloatArray]) -> Basis:
-    """Principal components of the devices' values, the first a group and the others one, then blocks of features."""
-    left, lengths, _ = np.linalg.svd(_standardised(smooth), full_matrices=False)
-    latent = left * lengths / np.sqrt(smooth.shape[1])
-    parts = [latent[:, :1], latent[:, 1:], *blocks]
-    groups = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
-    return Basis(np.concatenate(parts, axis=1), groups)
+def _without(smooth: FloatArray, device: int, blocks: FloatArray, groups: IntArray) -> Basis:
+    """The basis of the other devices' latencies, one component fewer, beside the same features."""
+    others = np.delete(smooth, device, axis=1)
+    centre, scale, turn = coordinates.components(others)
+    return Basis(np.hstack([(others - centre) / scale @ turn, blocks]), np.delete(groups, turn.shape[1]))
 
 
 def _draws(values: FloatArray, without: tuple[Basis, ...], rng: np.random.Generator) -> Samples:
@@ -209,15 +235,14 @@ def _on_known(theta: FloatArray, drawn: Samples | None) -> float:
     return 0.0 if drawn is None else float(evidence(theta, drawn).sum()) / _DRAWS
 
 
-def _own_errors(known: Known, rows: IntArray, values: FloatArray, found: FloatArray) -> FloatArray:
-    """What each value misses when the fit is made without it, in standard deviations, shape (rows,)."""
-    errors = np.empty(len(rows))
+def _without_each(known: Known, rows: IntArray, values: FloatArray, found: FloatArray) -> Prediction:
+    """What is told of each value by a fit without it, shape (rows,)."""
+    told = []
     for place in range(len(rows)):
         others, left = np.delete(rows, place), np.delete(values, place)
         theta = _of_new(_with_own(known, samples(known.basis, others, left), found))
-        told = posterior(known.basis, theta, others, left).predict(rows[[place]])
-        errors[place] = (values[place] - told.mean[0]) / told.std[0]
-    return errors
+        told.append(posterior(known.basis, theta, others, left).predict(rows[[place]]))
+    return Prediction(np.concatenate([one.mean for one in told]), np.concatenate([one.std for one in told]))
 
 
 def _errors_on_known(known: Known, theta: FloatArray, count: int, rng: np.random.Generator) -> FloatArray:
@@ -246,16 +271,3 @@ def _calibration(own: FloatArray, others: FloatArray) -> float:
     share = np.cumsum(weights[order]) / (weights.sum() + 1)
     place = min(int(np.searchsorted(share, 0.9)), len(ratios) - 1)
     return float(ratios[order[place]]) / _QUANTILE90
-
-
-def _standardised(columns: FloatArray) -> FloatArray:
-    scale = columns.std(axis=0)
-    standardised: FloatArray = (columns - columns.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
-    return standardised
-
-
-def _alike(block: FloatArray) -> FloatArray:
-    """Centred, and divided by one number so that a row's squared length is 1 on average."""
-    centred: FloatArray = block - block.mean(axis=0)
-    length = float(np.sqrt((centred**2).sum(axis=1).mean()))
-    return centred / (length or 1.0)

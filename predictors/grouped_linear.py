@@ -84,7 +84,11 @@ class Posterior:
 
     def predict(self, rows: IntArray) -> Prediction:
         """Values of rows, noise included."""
-        offset = self.basis.scaled(self.theta, rows) - self.centre
+        return self.of(self.basis.columns[rows])
+
+    def of(self, columns: FloatArray) -> Prediction:
+        """The same for columns of whatever has some, shape (n, columns)."""
+        offset = columns * np.exp(self.theta)[self.basis.groups] - self.centre
         variance = self.noise * (1 + 1 / len(self.errors)) + _squares(offset, self.covariance)
         return Prediction(self.level + offset @ self.weights, np.sqrt(variance))
 

