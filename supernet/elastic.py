@@ -19,7 +19,7 @@ from nas.fixed_point import FixedPoint
 from nas.network import FLOAT_BITS, Conv2d, Network, Shape, Weighted, weight_count
 from supernet.batch_norm import Moments, Statistics, fold, measure, moments, normalise
 from supernet.formats import FIXED, Formats
-from supernet.prune import layer_mask, mask_bias
+from supernet.prune import channel_norm, layer_mask, mask_bias
 from supernet.quantize import quantize_bias, quantize_weight
 from supernet.run import Reader, activate, batch_format, product, run
 from supernet.settings import Gradient
@@ -196,12 +196,16 @@ class ElasticLayer(nn.Module):
         self.transforms = nn.ParameterDict({str(k): nn.Parameter(torch.eye(k * k)) for k in sizes})
 
     def form(self, layer: Weighted) -> tuple[Tensor, Tensor, Tensor]:
-        """One form of the layer, pruned: weight, shape `layer.weight_shape`, gain and bias, shape (out channels,)."""
+        """One form of the layer, pruned: weight, shape `layer.weight_shape`, gain and bias, shape (out channels,).
+
+        A channel is as important as its gain is large: BatchNorm undoes the scale of its weights ("Network slimming",
+        Liu et al. 2017).
+        """
         weight, shape = self._cut(layer), layer.out_shape[:1]
         gain, bias = _crop(self.gain, shape), _crop(self.bias, shape)
         if layer.sparsity == 0:
             return weight, gain, bias
-        mask = layer_mask(layer, weight, bias)
+        mask = layer_mask(layer, weight, gain.abs() if layer.norm else channel_norm(weight, bias))
         return weight * mask, gain, mask_bias(layer, bias, mask)
 
     def _cut(self, layer: Weighted) -> Tensor:

@@ -14,11 +14,16 @@ from nas.network import Weighted
 from nas.pruning import GROUP, parts, pattern
 
 
-def layer_mask(layer: Weighted, weight: Tensor, bias: Tensor) -> Tensor:
+def layer_mask(layer: Weighted, weight: Tensor, importance: Tensor) -> Tensor:
     """Mark the weights that a layer keeps, exactly `nonzeros(layer)`, by its pattern.
 
-    Of a layer that is pruned already, it marks all weights that are not zero: scaling a channel, as folding BatchNorm
-    does, takes nothing from them.
+    Of a layer that is pruned already, its `channel_norm` the importance, it marks all weights that are not zero:
+    scaling a channel, as folding BatchNorm does, takes nothing from them.
+
+    Args:
+        layer: What to prune.
+        weight: Of which single weights are pruned by magnitude, shape `layer.weight_shape`.
+        importance: Of output channels, shape (out,), where whole ones are pruned.
     """
     kept, count = parts(layer)
     if kept == count:
@@ -29,7 +34,7 @@ def layer_mask(layer: Weighted, weight: Tensor, bias: Tensor) -> Tensor:
         case "n_of_m":
             return n_of_m_mask(weight, kept, GROUP)
         case "channel":
-            return channel_mask(weight, bias, kept)
+            return channel_mask(weight, importance, kept)
 
 
 def mask_bias(layer: Weighted, bias: Tensor, mask: Tensor) -> Tensor:
@@ -64,15 +69,18 @@ def n_of_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     return torch.zeros_like(groups).scatter_(2, best, 1).flatten(1, 2)
 
 
-def channel_mask(weight: Tensor, bias: Tensor, keep: int) -> Tensor:
-    """Mark all weights of the `keep` output channels of largest L1 norm; `weight` has shape (out, ...), `bias` (out,).
+def channel_norm(weight: Tensor, bias: Tensor) -> Tensor:
+    """L1 norm of all that makes an output channel, shape (out,): 0 where it gives nothing (Li et al. 2017)."""
+    return weight.detach().abs().flatten(1).sum(1) + bias.detach().abs()
 
-    Of channels whose weights are zero, those that give something, a bias, come first.
+
+def channel_mask(weight: Tensor, importance: Tensor, keep: int) -> Tensor:
+    """Mark all weights, shape (out, ...), of the `keep` output channels of largest importance, shape (out,).
+
     Raises NasError unless keep is 1..out.
     """
     channels = weight.shape[0]
     if not 1 <= keep <= channels:
         raise NasError(f"channel pruning: keep must be 1..{channels}, the output channels; got {keep}, take {channels}")
-    norm = weight.detach().abs().flatten(1).sum(1)
-    kept = prune_mask(norm.where(norm > 0, torch.finfo(norm.dtype).tiny * (bias != 0)), keep)
+    kept = prune_mask(importance, keep).to(weight.dtype)
     return kept.view(-1, *(1,) * (weight.dim() - 1)).expand_as(weight)

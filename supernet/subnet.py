@@ -12,7 +12,7 @@ from nas.affine import Affine, reading_together, symmetric_top
 from nas.design import Design, LayerNumbers
 from nas.fixed_point import FixedPoint
 from nas.network import Network, Weighted
-from supernet.prune import layer_mask, mask_bias
+from supernet.prune import channel_norm, layer_mask, mask_bias
 from supernet.quantize import LearnedStep, quantize_bias, quantize_weight
 from supernet.run import Read, activate, product, run
 from supernet.settings import Gradient, Tuned
@@ -116,7 +116,7 @@ class _FoldedLayer(nn.Module):
         self.steps: Tensor | None
         self.mask: Tensor
         self.register_buffer("steps", state.steps)
-        self.register_buffer("mask", layer_mask(layer, state.weight, state.bias))
+        self.register_buffer("mask", layer_mask(layer, state.weight, channel_norm(state.weight, state.bias)))
         self.learned: LearnedStep | None = None
 
     def forward(self, x: Tensor, act: Read = None, gradient: Gradient = "clipped") -> Tensor:

@@ -80,6 +80,18 @@ def test_masks_are_exact_of_their_pattern_and_nested(example: str, asked: Patter
     assert found == {asked, "unstructured"}
 
 
+def test_channels_of_the_largest_gains_are_kept() -> None:
+    space = sparse("resnet", "channel")
+    supernet = supernet_of(space, 7)
+    for layer in space.maximal()[0].weighted[:-1]:
+        shared, out = supernet.layer(layer.name), layer.out_shape[0]
+        with torch.no_grad():
+            shared.gain.copy_(torch.linspace(-1, 0.7, out).roll(out // 3))
+        pruned = dataclasses.replace(layer, sparsity=0.5)
+        kept = shared.form(pruned)[0].flatten(1).any(1)
+        assert shared.gain.abs()[kept].min() >= shared.gain.abs()[~kept].max()
+
+
 def test_extracted_networks_equal_those_inside(example: str, asked: Pattern) -> None:
     space = sparse(example, asked)
     supernet, images = supernet_of(space, 1), some_images(space, 32, 1)

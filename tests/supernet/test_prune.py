@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import NasError
-from supernet.prune import channel_mask, n_of_m_mask, prune_mask
+from supernet.prune import channel_mask, channel_norm, n_of_m_mask, prune_mask
 
 SHAPES = [(6, 8), (5, 4, 3, 3), (3, 12, 1, 1)]
 
@@ -64,7 +64,7 @@ def test_channels_of_the_largest_norm_are_kept_whole(shape: tuple[int, ...]) -> 
     norms = [float(np.abs(channel).sum()) for channel in weight.numpy()]
     assert norms[0] == norms[1]
     ranked = sorted(range(shape[0]), key=lambda channel: (-norms[channel], channel))
-    masks = [channel_mask(weight, weight.new_zeros(len(weight)), keep) for keep in range(1, shape[0] + 1)]
+    masks = [channel_mask(weight, channel_norm(weight, torch.zeros(shape[0])), keep) for keep in range(1, shape[0] + 1)]
     for keep, mask in enumerate(masks, 1):
         assert mask.shape == weight.shape
         assert [bool(channel.all()) for channel in mask] == [channel in ranked[:keep] for channel in range(shape[0])]
@@ -72,12 +72,13 @@ def test_channels_of_the_largest_norm_are_kept_whole(shape: tuple[int, ...]) -> 
     assert nested(masks)
 
 
-def test_of_channels_without_weights_those_with_a_bias_are_kept() -> None:
-    weight = torch.tensor([[0.0], [0.0], [1e-30], [0.0], [2.0]])
-    bias = torch.tensor([0.0, 3.0, 0.0, -1.0, 0.0])
-    ranked = [4, 2, 1, 3, 0]
+def test_a_channel_that_gives_something_comes_before_one_that_does_not() -> None:
+    weight = torch.tensor([[0.0], [0.0], [1e-30], [0.0], [-2.0]])
+    norm = channel_norm(weight, torch.tensor([0.0, 3.0, 0.0, -1.0, 0.5]))
+    assert torch.equal(norm, torch.tensor([0.0, 3.0, 1e-30, 1.0, 2.5]))
+    ranked = [1, 4, 3, 2, 0]
     for keep in range(1, 6):
-        assert channel_mask(weight, bias, keep).flatten().nonzero().flatten().tolist() == sorted(ranked[:keep])
+        assert channel_mask(weight, norm, keep).flatten().nonzero().flatten().tolist() == sorted(ranked[:keep])
 
 
 def test_every_mask_multiplies_a_weight_and_stops_the_gradient_of_its_zeros() -> None:
