@@ -168,3 +168,14 @@ def test_gradients_of_a_subnet_are_a_choice() -> None:
         found.append(subnet)
     logits = [subnet(images) for subnet in found]
     assert not any(torch.equal(one, other) for one, other in zip(logits, [*logits[1:], logits[0]], strict=True))
+
+
+@pytest.mark.parametrize("chosen", [Formats("affine", "percentile"), Formats("fixed", "minmax")])
+def test_no_epochs_leave_a_network_as_it_was_calibrated(chosen: Formats) -> None:
+    space = EXAMPLES["mlp"](QUANTIZED)
+    network, images = space.maximal()[-1], some_images(space, 64, 0).float()
+    subnet = supernet_of(space, 0).float().specialise(network, images, chosen)
+    before = subnet(images)
+    fine_tune(subnet, None, labelled(network, 32, 0), replace(TUNING, epochs=0), 0)
+    assert torch.equal(subnet(images), before)
+    assert not torch.equal(supernet_of(space, 0).float().specialise(network, images)(images), before)
