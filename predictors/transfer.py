@@ -4,14 +4,14 @@ A predictor of float networks ranks quantized ones, too, but knows nothing of bi
 goes a stack of three members: a linear trend of the prior and the groups' means, whose few coefficients few samples
 suffice for; a regressor of what the prior leaves over, which is told the prior; and a regressor from scratch. The mean
 of the last two ranks about as well as the better one. The prior alone stays until the stack ranks left-out samples
-better.
+better; the trend is left out where many samples rank better without.
 
 Values are replaced by their ranks' normal scores: networks that collapse at low bits come last, not far off.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -143,41 +143,65 @@ def normal_scores(values: FloatArray) -> FloatArray:
     return scores
 
 
-def _choose(kind: str, features: FloatArray, values: FloatArray, groups: IntArray, prior: FloatArray, seed: int) -> Way:
-    """The prior unless the stack, fitted without one fold at a time, ranks the rows of all folds better."""
+def _choose(
+    kind: str, features: FloatArray, values: FloatArray, groups: IntArray, prior: FloatArray, seed: int
+) -> float | None:
+    """Weight of the trend in the stack that, fitted without one fold at a time, ranks the rows of all folds best.
+
+    None for the prior alone, unless a stack ranks better; 0 where many rows say that the trend is of no help.
+    """
     rows = np.random.default_rng(seed).permutation(len(values))[:_MOST_JUDGED]
-    part, found = regressors.folds(len(rows), _FOLDS, seed), np.empty(len(rows))
+    part = regressors.folds(len(rows), _FOLDS, seed)
+    weights = [_TREND_ROWS / (_TREND_ROWS + len(values)), 0.0][: 1 + (len(values) >= _TREND_ROWS)]
+    found = np.empty((len(weights), len(rows)))
     for fold in range(_FOLDS):
         own, rest = rows[part == fold], rows[part != fold]
         if len(rest) < FEWEST_ROWS or np.ptp(values[rest]) == 0:
-            return "prior"
-        fitted = _fit("stack", kind, features[rest], values[rest], groups, prior[rest], seed)
-        found[part == fold] = fitted.predict(features[own], prior[own]).mean
-    better = pairwise_accuracy(found, values[rows]) > pairwise_accuracy(prior[rows], values[rows])
-    return "stack" if better else "prior"
+            return None
+        fitted = _fit(0.0, kind, features[rest], values[rest], groups, prior[rest], seed)
+        along = fitted.line[0] + fitted.line[1] * prior[own]
+        for place, weight in enumerate(weights):
+            stack = None if fitted.stack is None else replace(fitted.stack, weight=weight)
+            found[place, part == fold] = along if stack is None else stack.predict(features[own], along).mean
+    accuracy = [pairwise_accuracy(each, values[rows]) for each in found]
+    best = int(np.argmax(accuracy))
+    return weights[best] if accuracy[best] > pairwise_accuracy(prior[rows], values[rows]) else None
 
 
 def _fit(
-    way: Way, kind: str, features: FloatArray, values: FloatArray, groups: IntArray, prior: FloatArray, seed: int
+    weight: float | None,
+    kind: str,
+    features: FloatArray,
+    values: FloatArray,
+    groups: IntArray,
+    prior: FloatArray,
+    seed: int,
 ) -> Transferred:
+    """With the trend's weight in the stack, or the prior alone."""
     scores = normal_scores(values)
     order = np.argsort(values, kind="stable")
     knots = np.stack([scores[order], values[order]])[:, np.unique(scores[order], return_index=True)[1]]
     line = _line(prior, scores)
     along = line[0] + line[1] * prior
     left = scores - along
-    alone = way == "prior" or np.ptp(left) == 0
-    stack = None if alone else _fit_stack(kind, features, scores, groups, along, seed)
+    alone = weight is None or np.ptp(left) == 0
+    stack = None if alone else _fit_stack(weight or 0.0, kind, features, scores, groups, along, seed)
     return Transferred(line, knots, float(left.std()), stack)
 
 
 def _fit_stack(
-    kind: str, features: FloatArray, scores: FloatArray, groups: IntArray, along: FloatArray, seed: int
+    weight: float,
+    kind: str,
+    features: FloatArray,
+    scores: FloatArray,
+    groups: IntArray,
+    along: FloatArray,
+    seed: int,
 ) -> Stack:
     wide, grouped = np.column_stack([features, along]), np.append(groups, groups.max() + 1)
     residual = regressors.fit(kind, wide, scores - along, grouped, seed)
     scratch = regressors.fit(kind, features, scores, groups, seed)
-    return Stack(_trend(wide, scores, grouped), _TREND_ROWS / (_TREND_ROWS + len(scores)), residual, scratch)
+    return Stack(_trend(wide, scores, grouped), weight, residual, scratch)
 
 
 def _restore_stack(kind: str, arrays: Arrays) -> Stack:

@@ -41,7 +41,7 @@ def test_it_ranks_no_worse_than_the_prior_alone_nor_than_a_fit_from_scratch(coun
             scratch = pairwise_accuracy(fitted.predict(unseen).mean, truth)
         gains.append((chosen - alone, chosen - scratch))
     assert np.mean(gains, axis=0)[0] >= -0.002
-    assert np.mean(gains, axis=0)[1] >= -0.04
+    assert np.mean(gains, axis=0)[1] >= -0.005
 
 
 def test_monotone_values_give_the_same_order() -> None:
@@ -79,16 +79,16 @@ def test_the_prior_alone_keeps_its_order_beyond_the_seen() -> None:
     assert (np.diff(fitted.predict(np.zeros((50, 9)), words).mean) > 0).all()
 
 
-@pytest.mark.parametrize("way", ["prior", "stack"])
+@pytest.mark.parametrize("weight", [None, 0.0, 0.4])
 @pytest.mark.parametrize("kind", ["gp", "boosting"])
-def test_restored_predicts_identically(kind: str, way: transfer.Way) -> None:
+def test_restored_predicts_identically(kind: str, weight: float | None) -> None:
     features, prior, error = networks(40, 8)
-    fitted = transfer._fit(way, kind, features, error, np.arange(9), prior, 0)
-    again = transfer.restore(way, kind, fitted.arrays())
+    fitted = transfer._fit(weight, kind, features, error, np.arange(9), prior, 0)
+    again = transfer.restore(fitted.way, kind, fitted.arrays())
     first, second = fitted.predict(features, prior), again.predict(features, prior)
     assert np.array_equal(first.mean, second.mean)
     assert np.array_equal(first.std, second.std)
-    assert again.way == way
+    assert again.way == fitted.way == ("prior" if weight is None else "stack")
 
 
 def test_too_few_rows_are_refused() -> None:
