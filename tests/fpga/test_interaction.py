@@ -16,6 +16,7 @@ from designs import interaction_network, random_design, random_images
 from fpga import hls, reference, rtl
 from fpga.adders import adder_graph_cost
 from fpga.build import Build, Strategy
+from fpga.folding_options import layer_options
 from hw_models.unrolled import layer_cost
 from nas.design import Design, LayerNumbers
 from nas.fixed_point import FixedPoint
@@ -69,6 +70,12 @@ def test_a_sum_of_pairs_is_a_sum_a_position_a_cycle() -> None:
     assert cost(RowMean("layer", ("x",), (6, 8, 8), Precision(4, 4))) == cost(
         Mean("layer", ("x",), (6, 8, 1), Precision(4, 4))
     )
+
+
+def test_foldings_of_a_sum_of_pairs_share_its_channels_among_the_pairs() -> None:
+    pairs = PairSum("pairs", ("a", "b"), (6, 8, 1), Precision(4, 4), "relu")
+    assert [option.cycles for option in layer_options(pairs)] == [64, 2 * 64, 3 * 64, 6 * 64]
+    assert [option.inputs for option in layer_options(pairs)] == [6, 3, 2, 1]
 
 
 def jets_design(seed: int) -> tuple[Design, FloatArray]:

@@ -17,7 +17,7 @@ from hw_models.store import MeasurementStore
 from nas.design import Design
 from nas.errors import NasError
 from nas.genotype import SearchSpace
-from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale
+from nas.network import Add, Conv2d, Input, Linear, Mean, Network, PairSum, Pool, RowMean, Scale
 
 SLOW = {"executorch": pytest.mark.slow}
 """It takes seconds to import, and to lower a model."""
@@ -40,6 +40,17 @@ EVERY_OPERATION = Network(
         Linear("head", ("mean",), (8,), (10,)),
     )
 )
+PAIRS = Network(
+    (
+        Input("input", (3, 5, 1)),
+        Conv2d("receiver", ("input",), (3, 5, 1), (8, 5, 1), 1),
+        Conv2d("sender", ("input",), (3, 5, 1), (8, 5, 1), 1),
+        PairSum("pairs", ("receiver", "sender"), (8, 5, 1), activation="relu"),
+        RowMean("rows", ("pairs",), (8, 5, 5)),
+        Mean("mean", ("rows",), (8, 5, 1)),
+        Linear("head", ("mean",), (8,), (10,)),
+    )
+)
 
 
 @pytest.fixture(params=OTHERS)
@@ -51,10 +62,10 @@ def test_every_engine_has_a_requirement() -> None:
     assert REQUIREMENTS.keys() == ENGINES.keys()
 
 
-@pytest.mark.parametrize("count", [1, 7])
-def test_every_operation_gives_the_same_logits(engine: Engine, count: int) -> None:
-    images = np.random.default_rng(0).normal(size=(count, 3, 11, 9))
-    model = to_onnx(random_design(EVERY_OPERATION, 0))
+@pytest.mark.parametrize(("network", "count"), [(EVERY_OPERATION, 1), (EVERY_OPERATION, 7), (PAIRS, 1)])
+def test_every_operation_gives_the_same_logits(engine: Engine, network: Network, count: int) -> None:
+    images = np.random.default_rng(0).normal(size=(count, *network.input.out_shape))
+    model = to_onnx(random_design(network, 0))
     expected = onnx_runtime.predict(model, images)
     assert np.abs(expected).max() > 0.1
     close = 0.01 if engine.NAME.endswith("fp16") else 1e-4
