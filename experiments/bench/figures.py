@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from experiments.report import numbers
 from experiments.report.theme import STYLE
@@ -113,8 +113,11 @@ def fronts_picture(panels: Mapping[str, tuple[str, Fronts]]) -> bytes:
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-            axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1e4 else f"{x / 1e3:g}k"))
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_minor_locator(NullLocator())
             axes.set(
                 xlabel=" ".join([numbers.name(metric), f"({unit.unit})" * bool(unit.unit)]), ylabel="test error (%)"
             )

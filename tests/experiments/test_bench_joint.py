@@ -177,11 +177,12 @@ def best(problem: Problem, population: IntArray) -> IntArray:
     return rows
 
 
-def test_both_searches_predict_equally_many() -> None:
+def test_a_search_in_sequence_predicts_as_many_and_some_to_spare() -> None:
     for quick in (False, True):
         evolution = sampler(Context(bench.joint_config(0, quick), Path()))
         steps = 3 * evolution.population * (step(evolution).generations + 1)
-        assert steps == budget(evolution) == 2 * evolution.population * (evolution.generations + 1)
+        assert budget(evolution) == 2 * evolution.population * (evolution.generations + 1)
+        assert 1.12 * budget(evolution) < steps < 1.18 * budget(evolution)
 
 
 def test_a_budget_is_counted_in_candidates_of_one_sampler() -> None:
@@ -262,7 +263,9 @@ def test_a_small_run_to_its_end(tmp_path: Path) -> None:
     assert made["sparse_minus_dense_points[bytes]"].value == pytest.approx(np.mean(points))
     assert bench.picture(context.config.devices, [found]).startswith(b"\x89PNG")
     counted = bench._stage_figures([context])
-    assert counted["candidates[sequential, bitfusion]"].value <= counted["candidates[joint, bitfusion]"].value + 20
+    assert {name for name in counted if "candidates" in name} == {
+        f"candidates[{kind}, {name}]" for kind in bench.RIVALS for name in DEVICES
+    }
     before = {path: path.stat().st_mtime_ns for path in context.run.path.rglob("members.json")}
     run([context], said.append)
     assert {path: path.stat().st_mtime_ns for path in context.run.path.rglob("members.json")} == before
