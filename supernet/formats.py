@@ -120,7 +120,7 @@ def weight_format(weight: Tensor, bits: int, method: Range = "mse", share: float
     """Powers of two, the steps of each output channel of weights (out, ...), shape (out,); as `act_format`."""
     if bits == FLOAT_BITS:
         return None
-    coarse = torch.exp2(torch.ceil(torch.log2(_reach(weight, method, share) / symmetric_top(bits))))
+    coarse = _power_of_two(_reach(weight, method, share) / symmetric_top(bits))
     options = [coarse / 2**finer for finer in range(_CANDIDATES)]
     return _best_steps(weight, bits, options if method == "mse" else options[:1])
 
@@ -181,6 +181,12 @@ def _share(share: float) -> float:
     if not 0 < share <= 1:
         raise NasError(f"percentile: share must lie in (0, 1]; got {share:g}, take {PERCENTILE}")
     return share
+
+
+def _power_of_two(values: Tensor) -> Tensor:
+    """The least powers of two that are no less, exactly: a GPU's logarithms and powers are not exact."""
+    mantissa = torch.frexp(values).mantissa
+    return torch.where(mantissa == 0.5, values, values / mantissa)
 
 
 def _ceil_log2(value: float) -> int:

@@ -138,11 +138,11 @@ class _FoldedLayer(nn.Module):
     @torch.no_grad()
     def numbers(self, act: FixedPoint | Affine | None) -> LayerNumbers:
         """In double precision, so that values are integers times their steps."""
-        weight, bias = (value.to(torch.float64, copy=True) for value in self.rounded())
+        weight, bias = (value.to("cpu", torch.float64, copy=True) for value in self.rounded())
         found = self._steps()
         if found is None:
             return LayerNumbers(act, weight.numpy(), bias.numpy())
-        steps = found.to(torch.float64, copy=True)
+        steps = found.to("cpu", torch.float64, copy=True)
         wide = steps.view(-1, *(1,) * (weight.dim() - 1))
         weight, bias = torch.round(weight / wide) * wide, quantize_bias(bias, steps, act)
         if _powers_of_two(steps):
@@ -154,7 +154,8 @@ class _FoldedLayer(nn.Module):
 
 
 def _powers_of_two(steps: Tensor) -> bool:
-    return bool((torch.log2(steps) % 1 == 0).all())
+    """Asked of the mantissas: a GPU's logarithms are not exact."""
+    return bool((torch.frexp(steps).mantissa == 0.5).all())
 
 
 def _key(name: str) -> str:
