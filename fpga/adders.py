@@ -7,7 +7,6 @@ cycle; line buffers and the mean's accumulators are sequential, so their cost is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -138,4 +137,4 @@ def _trace(inputs: Any, outputs: FixedVariableArray) -> tuple[_Range, dict[str, 
     depth = max((op.latency for op in logic.ops), default=0.0)
     stages = to_pipeline(logic, LEVELS_PER_CYCLE, retiming=False, verbose=False)
     registers = sum(sum(minimal_kif(q)) for stage in stages.solutions for q in stage.out_qint)
-    return ranges, {"lut": logic.cost, "ff": float(registers), "cycles": math.ceil(depth / LEVELS_PER_CYCLE)}
+    return ranges, {"lut": logic.cost, "ff": float(registers), "cycles": depth / LEVELS_PER_CYCLE}

@@ -31,7 +31,6 @@ import numpy as np
 from hw_models.unrolled import (
     BRAM18_DEPTH,
     BRAM18_WIDTH,
-    OUTPUT_LUT_PER_BIT,
     READ_LUT_PER_BIT,
     RESOURCES,
     layer_cost,
@@ -47,6 +46,9 @@ Multiplier = Literal["dsp", "lut", "constant", "none"]
 
 PACKED_BITS = 8
 """Widest operands of two products in one DSP block (AMD WP486)."""
+
+OUTPUT_LUT_PER_BIT = 0.5
+"""ReLU takes half a LUT per bit of the sum: a LUT6 holds two functions of 5 inputs (UG574)."""
 
 DEEPEST_LUT_MEMORY = 64
 """Words of one bit in a LUT (RAM64, UG574)."""

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from da4ml._cli.report import load_project
 
 from fpga import csim, hls, rtl
@@ -26,6 +27,9 @@ from nas.genotype import FloatArray
 
 ECP5 = ("--85k", "--package", "CABGA756", "--speed", "6", "--out-of-context", "--seed", "1", "--timing-allow-fail")
 """The largest ECP5, without pins, so that only the logic counts."""
+
+_SYNTH_XILINX = "synth_xilinx -family xcup -flatten -noiopad -noclkbuf"
+"""For UltraScale+, as a part of a larger design."""
 
 _UNITS = {
     "lut": "LUT6", "ff": "flip-flops", "dsp": "DSP blocks", "bram": "BRAM of 18 Kbit", "fmax_hz": "Hz",
@@ -79,7 +83,7 @@ def synthesise(
         ("vivado", "place-and-route", partial(_vivado, project, part, limit_s)),
         ("vitis", "hls4ml report", partial(_vitis, design, folder / "hls4ml", part, clock_hz, limit_s)),
     ]
-    figures = list(_estimate(design))
+    figures = list(_figures(estimated(design), "da4ml", _UNITS))
     for tool, label, step in steps:
         try:
             figures += step()
@@ -96,10 +100,22 @@ def _figures(report: Report, tool: str, units: dict[str, str]) -> Iterator[Synth
             yield SynthesisFigure(name, value, unit, report.label, tool)
 
 
-def _estimate(design: Design) -> Iterator[SynthesisFigure]:
+def estimated(design: Design) -> Report:
+    """What da4ml expects the design's RTL to take."""
     pipeline = pipelined(unroll(design, [design.network.layers[-1].name]).comb)
     lut, ff, stages = round(pipeline.cost), int(pipeline.reg_bits), len(pipeline.solutions)
-    yield from _figures(Report("estimate", lut, ff, 0, 0, None, stages, 1), "da4ml", _UNITS)
+    return Report("estimate", lut, ff, 0, 0, None, stages, 1)
+
+
+def synthesised_rtl(design: Design, folder: Path, limit_s: float) -> Report:
+    """What the design's RTL takes on UltraScale+ by yosys; it is emitted into the folder, and not simulated.
+
+    Raises:
+        ToolError: yosys is missing, fails or runs longer than `limit_s`.
+    """
+    find("yosys")
+    project = rtl.emit(design, folder, "", 1.0, np.zeros((1, *design.network.input.out_shape)))
+    return _yosys(project, _SYNTH_XILINX, "xcup_stat.txt", limit_s)
 
 
 def _simulation(design: Design, project: Path, images: FloatArray, limit_s: float) -> Iterator[SynthesisFigure]:
@@ -120,8 +136,8 @@ def _yosys(project: Path, synthesis: str, stat: str, limit_s: float) -> Report:
 
 
 def _xilinx(project: Path, limit_s: float) -> Iterator[SynthesisFigure]:
-    synthesis = "synth_xilinx -family xcup -flatten -noiopad -noclkbuf"
-    yield from _figures(_yosys(project, synthesis, "xcup_stat.txt", limit_s), "yosys synth_xilinx, xcup", _UNITS)
+    report = _yosys(project, _SYNTH_XILINX, "xcup_stat.txt", limit_s)
+    yield from _figures(report, "yosys synth_xilinx, xcup", _UNITS)
 
 
 def _ecp5(project: Path, clock_hz: float, limit_s: float) -> Iterator[SynthesisFigure]:

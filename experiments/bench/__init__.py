@@ -60,5 +60,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "transfer": Benchmark(
         "Accuracy of quantized subnets from few samples, with and without many float ones", "transfer", "transferred"
     ),
-    "fpga": Benchmark("FPGA designs: folding chosen by an integer program", "fpga", "fpga"),
+    "fpga": Benchmark("Jets on FPGAs: designs, their cost model, and folding by an integer program", "fpga", "fpga"),
 }  # fmt: skip

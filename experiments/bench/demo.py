@@ -65,14 +65,15 @@ def demo_config(seed: int, quick: bool) -> Config:
     """The main job of a seed, or a small version of it without constraints."""
     entries: dict[str, Any] = {**read_yaml(CONFIG), "name": f"digits-{seed}", "seed": seed}
     if quick:
-        entries = _merged(entries, QUICK)
+        entries = merged(entries, QUICK)
         entries["devices"] = [{"name": device["name"]} for device in entries["devices"]]
     return config_from(entries, f"digits.yaml, seed {seed}")
 
 
-def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's values with some changed, section by section."""
     return base | {
-        key: _merged(base[key], value) if isinstance(value, Mapping) else value for key, value in change.items()
+        key: merged(base[key], value) if isinstance(value, Mapping) else value for key, value in change.items()
     }
 
 

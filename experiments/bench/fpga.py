@@ -1,4 +1,4 @@
-"""The folding program: its proofs at full size, and exhaustive search beside it."""
+"""`nas bench fpga`: the folding program, its proofs and exhaustive search beside it; the cost model; jets on FPGAs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.bench.fpga_corpus import Row, completed, read_table
+from experiments.bench.fpga_designs import designs, rows_of_runs
+from experiments.bench.fpga_model import csynth_figures, model_figures
 from experiments.bench.results import Figure, figure
-from fpga.folding import Folding, Schedule, choose
+from fpga.folding import Folding, choose
 from fpga.folding_options import Option, pruned
-from hw_models.device import Resources
+from fpga.tools import ToolError
+from hw_models.device import Resources, Schedule
 from nas.errors import NasError
 
 _SCHEDULES: tuple[Schedule, ...] = ("pipelined", "sequential")
@@ -104,16 +108,28 @@ def _best(layers: Sequence[Sequence[Option]], have: Resources, schedule: Schedul
 
 
 def fpga(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict[str, Figure]:
-    """All of the above.
+    """Foldings, the cost model against synthesis, and networks for jets; writes `fpga-designs.md`, too.
 
     Args:
-        quick: Fewer of them.
-        runs: Not used: nothing is kept.
-        out: Not used: there is no picture.
+        quick: Fewer foldings, the designs that were synthesised before, and small runs without synthesis.
+        runs: Folder of runs; what is finished there is used again.
+        out: Where the table of designs goes.
         say: Told what comes next.
     """
     instances, repetitions = (10, 2) if quick else (100, 10)
     say(f"folding 20 layers of 100 options, {repetitions} of each schedule")
-    times = proof_times(repetitions)
+    figures = proof_times(repetitions)
     say(f"{instances} foldings against exhaustive search")
-    return times | equal_exhaustive(instances)
+    figures |= equal_exhaustive(instances)
+    figures |= designs(quick, runs, out, say)
+    rows = read_table() if quick else _synthesised(runs, say) + rows_of_runs(runs)
+    return figures | model_figures(rows) | csynth_figures()
+
+
+def _synthesised(runs: Path, say: Callable[[str], None]) -> list[Row]:
+    """The designs that calibrate and test the model; those that were synthesised before, where yosys is missing."""
+    try:
+        return completed(runs, say)
+    except ToolError as error:
+        say(f"no further design is synthesised: {error}")
+        return read_table()

@@ -1,0 +1,209 @@
+"""Designs that are synthesised to calibrate `hw_models.unrolled`, and others to test it: members of trained supernets.
+
+Their weights are what training, magnitude pruning and rounding leave, their bits and zeros are drawn for each layer.
+`nas bench fpga` adds to the table what is not in it, by yosys; tests/hw_models/calibration.py fits to it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.bench.demo import CONFIG, merged
+from experiments.config import Config, config_from
+from experiments.context import Context
+from experiments.pipeline import train_only
+from experiments.plan import plan
+from experiments.rundir import atomic_write
+from experiments.strict import read_yaml
+from fpga.synthesis import estimated, synthesised_rtl
+from fpga.unrolling import products
+from nas import network as layers
+from nas.design import Design
+from nas.genotype import distinct, random_population
+from nas.network import Layer, Network, Precision, nonzeros
+
+CONFIGS = CONFIG.parent
+TABLE = Path(__file__).parents[1] / "results" / "fpga-designs.csv"
+
+SEEDS: Mapping[str, tuple[int, int]] = {"fit": (0, 12), "test": (1, 7)}
+"""By their use, the seed of the supernets and how many of each the designs are."""
+
+_PRECISION = {
+    "weight_bits": [2, 3, 4, 5, 6, 8], "act_bits": [3, 4, 5, 6, 8], "sparsity": [0, 0.25, 0.5, 0.75, 0.9],
+}  # fmt: skip
+_CNN = {
+    "name": "mobile", "stem": 4, "stem_stride": 4, "kernel": [3], "expand": [1],
+    "stages": [{"width": 4, "stride": 1, "depth": [1]}, {"width": 6, "stride": 1, "depth": [1]}],
+    "precision": {**_PRECISION, "sparsity": [0, 0.25, 0.5, 0.75]},
+}  # fmt: skip
+_TOWERS = {"phi": {"depth": [1, 2, 3], "width": [4, 8, 12, 16]}, "rho": {"depth": [1, 2], "width": [8, 16, 24]}}
+_LARGEST, _SPREAD = 4500, 8
+"""Expected LUTs of the largest design, which yosys takes some ten seconds for, and how many times it is the least."""
+
+_LIMIT_S = 1200.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where designs come from: the shipped config whose data they read, their space, and their supernet's epochs."""
+
+    base: str
+    space: Mapping[str, Any]
+    epochs: Mapping[str, list[int]]
+
+
+SOURCES: Mapping[str, Source] = {
+    "mlp-digits": Source(
+        "digits-mlp", {"name": "mlp", "depth": [1, 2, 3], "width": [8, 12, 16, 24]}, {"train": [80], "precision": [80]}
+    ),
+    "mlp-jets": Source(
+        "jets", {"name": "mlp", "depth": [1, 2, 3], "width": [8, 16, 24, 32]}, {"train": [2], "precision": [2]}
+    ),
+    "deepsets-jets": Source("jets-deepsets", {"name": "deepsets", **_TOWERS}, {"train": [2], "precision": [2]}),
+    "cnn-digits": Source("digits", _CNN, {"train": [30], "precision": [30]}),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A design and what it takes.
+
+    Attributes:
+        use: `fit` or `test`: whether constants may be fitted to it.
+        source: Which of `SOURCES` it is of, or the run that it is a finalist of.
+        network: The layers as JSON.
+        products: Weights that are really not zero, each counted once per position.
+        estimate_lut: da4ml's estimate.
+        estimate_ff: da4ml's estimate.
+        cycles: Stages of the RTL's pipeline.
+        lut: By yosys.
+        ff: By yosys.
+    """
+
+    use: str
+    source: str
+    network: str
+    products: int
+    estimate_lut: int
+    estimate_ff: int
+    cycles: int
+    lut: int
+    ff: int
+
+
+def to_text(network: Network) -> str:
+    """Layers as JSON; what a layer has by default is left out."""
+    return json.dumps([[type(layer).__name__, _told(layer)] for layer in network], separators=(",", ":"))
+
+
+def from_text(text: str) -> Network:
+    """The network that `to_text` wrote."""
+    return Network(tuple(_layer(kind, told) for kind, told in json.loads(text)))
+
+
+def _told(layer: Layer) -> dict[str, Any]:
+    return {f.name: v for f in fields(layer) if (v := asdict(layer)[f.name]) != f.default} | _precision(layer)
+
+
+def _precision(layer: Layer) -> dict[str, Any]:
+    return {} if isinstance(layer, layers.Input) else {"precision": asdict(layer.precision)}
+
+
+def _layer(kind: str, told: Mapping[str, Any]) -> Layer:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+    if "precision" in values:
+        values["precision"] = Precision(**told["precision"])
+    made: Layer = getattr(layers, kind)(**values)
+    return made
+
+
+def read_table(path: Path = TABLE) -> list[Row]:
+    """All rows; none where there is no table."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        lines = list(csv.reader(file))[1:]
+    return [Row(use, source, network, *map(int, figures)) for use, source, network, *figures in lines]
+
+
+def write_table(rows: Sequence[Row], path: Path = TABLE) -> None:
+    """Replace the table."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    atomic_write(path, text.getvalue())
+
+
+def synthesised(use: str, source: str, design: Design, limit_s: float = _LIMIT_S) -> Row:
+    """What the design's RTL takes.
+
+    Raises:
+        ToolError: yosys is missing, or takes longer than the limit.
+    """
+    estimate = estimated(design)
+    with tempfile.TemporaryDirectory() as folder:
+        found = synthesised_rtl(design, Path(folder) / "rtl", limit_s)
+    figures = (estimate.lut, estimate.ff, estimate.latency_cycles, found.lut, found.ff)
+    return Row(use, source, to_text(design.network), products(design), *(value or 0 for value in figures))
+
+
+def completed(runs: Path, say: Callable[[str], None], path: Path = TABLE) -> list[Row]:
+    """The table with every design of `SOURCES`; those that are not in it are synthesised, each kept at once."""
+    rows = read_table(path)
+    known = {(row.use, row.source, row.network) for row in rows}
+    missing = [
+        (use, name)
+        for use, (_, count) in SEEDS.items()
+        for name in SOURCES
+        if sum((row.use, row.source) == (use, name) for row in rows) < count
+    ]
+    for use, name in missing:
+        seed, count = SEEDS[use]
+        for design in drawn(name, seed, count, runs, say):
+            if (use, name, to_text(design.network)) not in known:
+                rows.append(synthesised(use, name, design))
+                write_table(rows, path)
+                say(f"{use}, {name}: {rows[-1].lut} LUT by yosys, {rows[-1].estimate_lut} by da4ml")
+    return rows
+
+
+def source_config(name: str, seed: int) -> Config:
+    """The config that trains the supernet of a source."""
+    source = SOURCES[name]
+    values = merged(read_yaml(CONFIGS / f"{source.base}.yaml"), {"name": f"{name}-{seed}", "seed": seed})
+    values |= {"space": {"precision": _PRECISION, **source.space}, "devices": [{"name": "zu3eg"}]}
+    if source.base == "jets-deepsets":
+        values["data"] = {**values["data"], "particles": 4}
+    uniform = {"strategy": "uniform", "epochs": source.epochs, "subnets_per_step": {}, "distillation": 0.0}
+    values["supernet"] = {**values["supernet"], **uniform}
+    return config_from(values, f"{source.base}.yaml, for {name}")
+
+
+def drawn(name: str, seed: int, count: int, runs: Path, say: Callable[[str], None]) -> Iterator[Design]:
+    """So many random members of a supernet, which is trained first where it is not."""
+    config = source_config(name, seed)
+    train_only(config, runs, say)
+    context = Context(config, runs)
+    training = context.trained(context.run.stage_dir(plan(config).train))
+    population = distinct(random_population(context.space, 20 * count, np.random.default_rng([seed, 7])))
+    networks = (context.space.lower(genotype) for genotype in population.tolist())
+    fitting = [network for network in networks if _LARGEST / _SPREAD <= expected_lut(network) <= _LARGEST]
+    yield from (training.specialise(network).design() for network in fitting[:count])
+
+
+def expected_lut(network: Network) -> float:
+    """What decides whether a design is worth its synthesis: bits of all partial products, thirds of weights' bits."""
+    return sum(
+        nonzeros(layer) * layer.positions * layer.precision.weight_bits / 3 * (layer.precision.act_bits + 2)
+        for layer in network.weighted
+    )

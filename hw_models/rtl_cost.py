@@ -1,0 +1,122 @@
+"""What the RTL of a whole network takes: its layers, all positions at once, without what synthesis removes.
+
+Where weights are pruned, a channel may have none left and be constant, or none may be left that reads it; either way
+its hardware goes, and with it what only fed it or only followed from it. The shares of such channels are expected
+values, as if zeros fell anywhere. A layer that reads more bits than its source has is priced by those of the source.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from hw_models.unrolled import (
+    FF_PER_LUT,
+    LEVELS_PER_CYCLE,
+    Live,
+    Unrolled,
+    act_bits,
+    averaged,
+    computing,
+    filled_share,
+    read_share,
+    reading,
+    summed,
+    unrollable,
+)
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, PairSum, RowMean, Shape, nonzeros
+
+
+def rtl_cost(network: Network) -> dict[str, float]:
+    """`lut`, `ff`, `dsp`, `bram` and the `cycles` of the pipeline, which has as many stages or the next whole number.
+
+    Raises:
+        NasError: A layer is not quantized, or it is one that no design can hold.
+    """
+    filled, read = _filled(network), _read(network)
+    return summed(
+        parallel_cost(layer, max((filled[source] for source in layer.inputs), default=1.0), read[layer.name])
+        for layer in _narrowed(network)
+    )
+
+
+def _narrowed(network: Network) -> Iterator[Layer]:
+    """The layers, none reading more bits than its sources have."""
+    widths = {network.input.name: math.inf}
+    for layer in map(unrollable, network.layers[1:]):
+        bits = max(2, math.ceil(min(act_bits(layer), max(widths[source] for source in layer.inputs))))
+        widths[layer.name] = bits + _grown(layer)
+        yield replace(layer, precision=replace(layer.precision, act_bits=bits))
+
+
+def _grown(layer: Unrolled) -> float:
+    """By how many bits a layer's outputs are wider than what it reads; a product by +-1, of 2 bits, is no wider."""
+    match layer:
+        case Conv2d() | Linear():
+            return layer.precision.weight_bits - 2 + math.log2(1 + nonzeros(layer) / layer.out_shape[0])
+        case Add() | PairSum():
+            return 1.0
+        case Mean() | RowMean():
+            return math.log2(averaged(layer))
+
+
+def parallel_cost(layer: Layer, inputs: float = 1.0, outputs: float = 1.0) -> dict[str, float]:
+    """What a layer adds to RTL that computes all its positions at once, every cycle; as `layer_cost`.
+
+    Args:
+        layer: The layer.
+        inputs: Share of the channels that it reads that are not constant.
+        outputs: Share of the channels that it gives that something reads.
+    """
+    if isinstance(layer, Input):
+        return summed([])
+    known = unrollable(layer)
+    live = Live(_taps(known), inputs, outputs)
+    read, computed = reading(known, live), computing(known, live)
+    tree = _mean_tree(known, live) if isinstance(known, Mean | RowMean) else {}
+    return summed([_times(_positions(known.in_shape), read), _times(_positions(known.out_shape), computed), tree])
+
+
+def _filled(network: Network) -> dict[str, float]:
+    """By layer, the share of its outputs that are not constant."""
+    filled = {network.input.name: 1.0}
+    for layer in network.layers[1:]:
+        filled[layer.name] = filled_share(unrollable(layer), max(filled[source] for source in layer.inputs))
+    return filled
+
+
+def _read(network: Network) -> dict[str, float]:
+    """By layer, the share of its outputs that something reads."""
+    read = {network.layers[-1].name: 1.0}
+    for layer in reversed(network.layers[:-1]):
+        readers = network.consumers[layer.name]
+        read[layer.name] = max(read_share(unrollable(reader), read[reader.name]) for reader in readers)
+    return read
+
+
+def _times(count: int, cost: Mapping[str, float]) -> dict[str, float]:
+    """So many copies side by side, which take as long as one."""
+    return {name: value if name == "cycles" else count * value for name, value in cost.items()}
+
+
+def _positions(shape: Shape) -> int:
+    return math.prod(shape[1:])
+
+
+def _taps(layer: Unrolled) -> float:
+    """The share of a convolution's taps that do not lie in the padding."""
+    if not isinstance(layer, Conv2d):
+        return 1.0
+    pad, share = layer.kernel // 2, 1.0
+    for size, count in zip(layer.in_shape[1:], layer.out_shape[1:], strict=True):
+        starts = [index * layer.stride - pad for index in range(count)]
+        share *= sum(min(start + layer.kernel, size) - max(start, 0) for start in starts) / (count * layer.kernel)
+    return share
+
+
+def _mean_tree(layer: Mean | RowMean, live: Live) -> dict[str, float]:
+    """Adders of all positions of a mean, which grow by a bit from level to level."""
+    count, bits = averaged(layer), act_bits(layer)
+    lut = live.outputs * live.inputs * math.prod(layer.out_shape) * (count - 1) * (bits + 1)
+    return {"lut": lut, "ff": FF_PER_LUT * lut, "cycles": math.log2(count) / LEVELS_PER_CYCLE}
