@@ -8,6 +8,7 @@ accuracies compare within the two, not across.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -147,7 +148,7 @@ def _simulable(front: Mapping[str, Made]) -> str | None:
 
 def _estimated(label: Label, made: Made) -> Point:
     cost = rtl_cost(made.design.network)
-    latency_ns = cost["cycles"] / CLOCK_HZ * 1e9
+    latency_ns = math.ceil(cost["cycles"]) / CLOCK_HZ * 1e9
     return Point(*label, 1 - made.error, cost["lut"], cost["ff"], cost["dsp"], latency_ns, "estimate")
 
 
