@@ -50,15 +50,24 @@ def score(prediction: Prediction, truth: FloatArray) -> Score:
     if len(truth) < 3:
         raise NasError(f"a held-out score needs at least 3 samples, got {len(truth)}; raise samples or held_out")
     inside = np.abs(truth - prediction.mean) <= 1.6449 * prediction.std
-    ordered = np.ptp(prediction.mean) > 0 and np.ptp(truth) > 0
+    ordered = _ordered(prediction.mean, truth)
     return Score(
-        kendall_tau=float(kendalltau(prediction.mean, truth).statistic) if ordered else 0.0,
+        kendall_tau=kendall_tau(prediction.mean, truth),
         spearman=float(spearmanr(prediction.mean, truth).statistic) if ordered else 0.0,
         pairwise=pairwise_accuracy(prediction.mean, truth),
         rmse=float(np.sqrt(np.mean((prediction.mean - truth) ** 2))),
         coverage90=float(inside.mean()),
         n=len(truth),
     )
+
+
+def kendall_tau(predicted: FloatArray, truth: FloatArray) -> float:
+    """Rank correlation, ties corrected (tau-b), shapes (n,) each; 0 where all of either are equal."""
+    return float(kendalltau(predicted, truth).statistic) if _ordered(predicted, truth) else 0.0
+
+
+def _ordered(predicted: FloatArray, truth: FloatArray) -> bool:
+    return bool(np.ptp(predicted) > 0 and np.ptp(truth) > 0)
 
 
 def pairwise_accuracy(predicted: FloatArray, truth: FloatArray) -> float:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from experiments.bench.demo import demo_config
 from experiments.bench.figures import transfer_picture
@@ -30,7 +29,7 @@ from nas.spaces.mobile import MobileSpace
 from nas.spaces.precision import PrecisionChoices
 from predictors import regressors, transfer
 from predictors.accuracy import encode
-from predictors.prediction import pairwise_accuracy
+from predictors.prediction import kendall_tau, pairwise_accuracy
 from supernet.calibrate import Calibrations
 from supernet.evaluate import errors
 from supernet.trie import shared_order
@@ -188,7 +187,7 @@ def _curve(subnets: Mapping[str, Sampled], scored: Errors, counts: Sequence[int]
         }
         for way, word in enumerate(WAYS):
             found[0, way, place] = pairwise_accuracy(told[word], values[judged])
-            found[1, way, place] = kendalltau(told[word], values[judged]).statistic
+            found[1, way, place] = kendall_tau(told[word], values[judged])
     return found
 
 

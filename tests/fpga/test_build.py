@@ -71,7 +71,9 @@ def test_the_factors_are_those_that_hls4ml_takes() -> None:
 def test_what_hls4ml_would_not_compute_as_asked_is_refused() -> None:
     quantized = Precision(4, 4)
     network = Network((Input("in", (6,)), Linear("fc", ("in",), (6,), (4,), precision=quantized)))
-    with pytest.raises(NasError, match=r"layer fc: reuse must be one of \[1, 2, 3, 6, 12, 24\], got 5; the nearest is 6"):
+    with pytest.raises(
+        NasError, match=r"layer fc: reuse must be one of \[1, 2, 3, 6, 12, 24\], got 5; the nearest is 6"
+    ):
         Build("parallel", "resource", {"fc": 5}).require(network)
     with pytest.raises(NasError, match=r"layer in: has no weights .* take \['fc'\]"):
         Build("parallel", "resource", {"in": 2}).require(network)
