@@ -21,6 +21,7 @@ from hw_models.device import Device, load_device
 from hw_models.memory import peak_cost
 from hw_models.onnx_model import layer_bytes
 from hw_models.prices import Price, layer_prices
+from hw_models.rtl_cost import parallel_cost
 from nas.genotype import BoolArray, FloatArray, Gene, IntArray, SearchSpace, active
 from nas.network import FLOAT_BITS, Input, Layer, Weighted, weight_bytes
 from nas.problem import Constraint, Problem
@@ -203,7 +204,7 @@ def _nested(space: SearchSpace, device: Device) -> Nested:
 def _unrolled(device: Device, layer: Layer) -> Mapping[str, float]:
     """The layer's cost; a form whose widths the device lacks costs NaN, which no archive takes in."""
     if _has_widths(device, layer):
-        return unrolled.layer_cost(layer)
+        return parallel_cost(layer) if device.positions == "parallel" else unrolled.layer_cost(layer)
     return dict.fromkeys((*unrolled.RESOURCES, "cycles"), math.nan)
 
 

@@ -17,7 +17,9 @@ from da4ml.types import minimal_kif
 
 from fpga.reference import act_format, mean_shift
 from fpga.unrolling import HARDWARE, SOLVER
-from hw_models.unrolled import LEVELS_PER_CYCLE, RESOURCES, Unrolled, fill_cycles, storage, unrollable
+from hw_models.families import Positions
+from hw_models.rtl_cost import mean_tree, times
+from hw_models.unrolled import LEVELS_PER_CYCLE, RESOURCES, Unrolled, fill_cycles, storage, summed, unrollable
 from nas.design import Design
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
@@ -49,8 +51,11 @@ class _Range:
         return FixedVariableArray.from_lhs(self.low, self.high, self.step, HARDWARE, 0.0, SOLVER)
 
 
-def adder_graph_cost(design: Design, clock_hz: float) -> AdderGraphs:
+def adder_graph_cost(design: Design, clock_hz: float, positions: Positions = "streamed") -> AdderGraphs:
     """Solve every layer's integer weights; a second or so for a small network.
+
+    Each layer is solved for one position. Streamed, it takes that, and storage; in parallel, as often as it has
+    positions, and a mean an adder tree.
 
     Raises:
         NasError: A layer is not quantized, or of no operation that a design has.
@@ -59,23 +64,27 @@ def adder_graph_cost(design: Design, clock_hz: float) -> AdderGraphs:
     costs: dict[str, Mapping[str, float]] = {}
     for layer in design.network:
         if isinstance(layer, Input):
-            costs[layer.name] = dict.fromkeys(RESOURCES, 0.0) | {"cycles": fill_cycles(layer)}
+            waits = fill_cycles(layer) if positions == "streamed" else 0.0
+            costs[layer.name] = dict.fromkeys(RESOURCES, 0.0) | {"cycles": waits}
         else:
-            costs[layer.name], ranges[layer.name] = _layer_cost(design, unrollable(layer), ranges)
+            costs[layer.name], ranges[layer.name] = _layer_cost(design, unrollable(layer), ranges, positions)
     return AdderGraphs(costs, clock_hz)
 
 
-def _layer_cost(design: Design, layer: Unrolled, ranges: Mapping[str, _Range]) -> tuple[dict[str, float], _Range]:
-    fmt = act_format(design, layer)
+def _layer_cost(
+    design: Design, layer: Unrolled, ranges: Mapping[str, _Range], positions: Positions
+) -> tuple[dict[str, float], _Range]:
+    fmt, reads, read_costs = act_format(design, layer), [], []
     channels = layer.in_shape[0]
-    costs = [storage(layer) | {"cycles": fill_cycles(layer)}]
-    reads = []
     for source in layer.inputs:
         read, cost = _quantize(ranges[source], fmt) if source in ranges else (_whole(fmt, channels), {})
         reads.append(read)
-        costs.append(cost)
-    output, cost = _compute(design, layer, reads)
-    return {name: sum(cost.get(name, 0.0) for cost in [*costs, cost]) for name in (*RESOURCES, "cycles")}, output
+        read_costs.append(cost)
+    output, computed = _compute(design, layer, reads)
+    if positions == "parallel":
+        copies = [*(times(layer.in_shape, cost) for cost in read_costs), times(layer.out_shape, computed)]
+        return summed([*copies, mean_tree(layer)]), output
+    return summed([storage(layer), {"cycles": fill_cycles(layer)}, *read_costs, computed]), output
 
 
 def _whole(fmt: FixedPoint, channels: int) -> _Range:

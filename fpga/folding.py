@@ -17,7 +17,8 @@ from operator import truediv
 import numpy as np
 
 from fpga.folding_options import Option, layer_options
-from hw_models.device import Device, Resources, Schedule
+from hw_models.device import Device, Resources
+from hw_models.families import Schedule
 from hw_models.unrolled import RESOURCES
 from nas.errors import NasError
 from nas.genotype import FloatArray, Gene, IntArray

@@ -14,13 +14,23 @@ from dataclasses import dataclass
 from importlib import resources as package_resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 
 from hw_models.bit_flexible import BitFlexible, FusionEnergy
 from hw_models.energy import EnergyTable
 from hw_models.engines import DEFAULT
+from hw_models.families import (
+    BENCH,
+    COMMON_KEYS,
+    FAMILY_KEYS,
+    OPTIONAL_KEYS,
+    Family,
+    Positions,
+    Schedule,
+    metrics_of,
+)
 from hw_models.fields import Fields, mapping, nearest, require_keys
 from hw_models.fitted import Fitted
 from hw_models.roofline import Roofline
@@ -29,47 +39,7 @@ from hw_models.unrolled import RESOURCES, unsupported
 from nas.errors import NasError
 from nas.network import Network
 
-Family = Literal[
-    "onnxruntime", "unrolled-fpga", "folded-fpga", "bit-flexible", "roofline", "systolic", "microcontroller", "fitted"
-]
-Schedule = Literal["pipelined", "sequential"]
-"""All layers at once, each on its own input: the slowest one counts; or one after the other: their sum counts."""
-
-METRICS: Mapping[Family, tuple[str, ...]] = {
-    "onnxruntime": ("error", "latency_s", "weight_bytes"),
-    "unrolled-fpga": ("error", "latency_s", "weight_bytes", "lut", "ff", "dsp", "bram"),
-    "folded-fpga": ("error", "latency_s", "interval_s", "weight_bytes", "lut", "ff", "dsp", "bram"),
-    "bit-flexible": ("error", "latency_s", "weight_bytes", "energy_j"),
-    "roofline": ("error", "latency_s", "weight_bytes", "energy_j"),
-    "systolic": ("error", "latency_s", "weight_bytes", "energy_j"),
-    "microcontroller": ("error", "latency_s", "weight_bytes", "peak_bytes", "energy_j"),
-    "fitted": ("error", "latency_s", "weight_bytes"),
-}
-"""What a device family can tell of a network; all of it is minimised. Of energy, only a device whose file has it."""
-
 _Name = TypeVar("_Name", bound=str)
-
-_COMMON_KEYS = ("family", "title", "weight_bits", "act_bits", "objectives")
-_FAMILY_KEYS: Mapping[Family, tuple[str, ...]] = {
-    "onnxruntime": ("threads",),
-    "unrolled-fpga": ("part", "clock_hz", "resources"),
-    "folded-fpga": ("part", "clock_hz", "resources", "schedule"),
-    "bit-flexible": ("clock_hz", "array"),
-    "roofline": ("macs_per_s", "bytes_per_s", "launch_s"),
-    "systolic": ("clock_hz", "array", "bytes_per_s"),
-    "microcontroller": ("macs_per_s", "bytes_per_s", "launch_s", "flash_bytes", "sram_bytes"),
-    "fitted": ("constant_s", "kernels"),
-}
-_BENCH = ("engine", "host", "python")
-"""What the file of a measured device may have."""
-
-_OPTIONAL_KEYS: Mapping[Family, tuple[str, ...]] = {
-    "onnxruntime": _BENCH,
-    "bit-flexible": ("energy",),
-    "roofline": ("energy", "sparse_macs_per_s"),
-    "systolic": ("energy",),
-    "microcontroller": ("energy",),
-}
 
 _ARRAY = ("rows", "columns", "depthwise_macs", "bits_per_cycle", "output_bits")
 _SYSTOLIC_ARRAY = ("rows", "columns", "bits")
@@ -102,6 +72,7 @@ class Device:
         clock_hz: Clock of an FPGA or an array.
         resources: What an FPGA has.
         schedule: How the layers of a folded design take turns.
+        positions: How an unrolled design goes through a layer's positions.
         threads: CPU threads a model runs on.
         engine: What runs the models, one of `hw_models.engines.ENGINES`.
         host: Another machine to measure on, as ssh takes it; None for this one.
@@ -125,6 +96,7 @@ class Device:
     clock_hz: float | None = None
     resources: Resources | None = None
     schedule: Schedule | None = None
+    positions: Positions = "streamed"
     threads: int | None = None
     engine: str = DEFAULT
     host: str | None = None
@@ -140,7 +112,7 @@ class Device:
     @property
     def metrics(self) -> tuple[str, ...]:
         """What this device can tell of a network."""
-        return _metrics(self.family, self.energies is not None)
+        return metrics_of(self.family, self.energies is not None)
 
     @property
     def holds(self) -> Mapping[str, float]:
@@ -203,23 +175,27 @@ def parse_device(name: str, text: str) -> Device:
     if "like" in entries:
         entries = _liked(name, entries.pop("like")) | entries
     family: Family = _choice(entries.get("family"), get_args(Family), f"device {name}: family")
-    optional = _OPTIONAL_KEYS.get(family, ())
-    require_keys(entries, (*_COMMON_KEYS, *_FAMILY_KEYS[family]), f"device {name}", optional)
+    optional = OPTIONAL_KEYS.get(family, ())
+    require_keys(entries, (*COMMON_KEYS, *FAMILY_KEYS[family]), f"device {name}", optional)
     field = Fields(f"device {name}", entries)
     weight_bits, act_bits = field.bits("weight_bits"), field.bits("act_bits")
-    objectives = field.objectives(_metrics(family, "energy" in entries))
+    objectives = field.objectives(metrics_of(family, "energy" in entries))
     common = (name, family, field.text("title"), weight_bits, act_bits, objectives)
     widest = max(*weight_bits, *act_bits)
     match family:
         case "onnxruntime":
             threads = int(field.number("threads", whole=True, least=1))
-            engine, host, python = (field.text(key) if key in entries else None for key in _BENCH)
+            engine, host, python = (field.text(key) if key in entries else None for key in BENCH)
             return Device(*common, threads=threads, engine=engine or DEFAULT, host=host, python=python or "python3")
         case "unrolled-fpga" | "folded-fpga":
             parts = field.inner("resources", RESOURCES)
             have = Resources(*(int(parts.number(key, whole=True, least=0)) for key in RESOURCES))
             fabric = (field.text("part"), field.number("clock_hz", least=1), have)
-            return Device(*common, *fabric, _schedule(field) if family == "folded-fpga" else None)
+            if family == "folded-fpga":
+                return Device(*common, *fabric, schedule=_named(field, "schedule", get_args(Schedule)))
+            if "positions" not in entries:
+                return Device(*common, *fabric)
+            return Device(*common, *fabric, positions=_named(field, "positions", get_args(Positions)))
         case "bit-flexible":
             clock_hz, sizes = field.number("clock_hz", least=1), field.inner("array", _ARRAY)
             array = BitFlexible(clock_hz, *(int(sizes.number(key, whole=True, least=1)) for key in _ARRAY))
@@ -256,9 +232,8 @@ def _liked(name: str, like: object) -> dict[str, object]:
     return entries
 
 
-def _schedule(field: Fields) -> Schedule:
-    schedule: Schedule = _choice(field.text("schedule"), get_args(Schedule), f"{field.where}: schedule")
-    return schedule
+def _named(field: Fields, key: str, choices: tuple[Any, ...]) -> Any:
+    return _choice(field.text(key), choices, f"{field.where}: {key}")
 
 
 def _fitted(field: Fields) -> Fitted:
@@ -274,10 +249,6 @@ def _terms(value: object, where: str) -> tuple[float, float, float]:
                 return fixed, mac, element
     law = "must be three numbers of at least 0, the seconds of a kernel, a MAC and an element"
     raise NasError(f"{where} {law}; got {value!r}")
-
-
-def _metrics(family: Family, energy: bool) -> tuple[str, ...]:
-    return tuple(metric for metric in METRICS[family] if energy or metric != "energy_j")
 
 
 def _roofline(field: Fields, widest: int) -> Roofline:

@@ -27,6 +27,9 @@ from hw_models.unrolled import (
 )
 from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, PairSum, RowMean, Shape, nonzeros
 
+WHOLE = Live()
+"""Nothing is constant, everything is read."""
+
 
 def rtl_cost(network: Network) -> dict[str, float]:
     """`lut`, `ff`, `dsp`, `bram` and the `cycles` of the pipeline, which has as many stages or the next whole number.
@@ -74,8 +77,7 @@ def parallel_cost(layer: Layer, inputs: float = 1.0, outputs: float = 1.0) -> di
     known = unrollable(layer)
     live = Live(_taps(known), inputs, outputs)
     read, computed = reading(known, live), computing(known, live)
-    tree = _mean_tree(known, live) if isinstance(known, Mean | RowMean) else {}
-    return summed([_times(_positions(known.in_shape), read), _times(_positions(known.out_shape), computed), tree])
+    return summed([times(known.in_shape, read), times(known.out_shape, computed), mean_tree(known, live)])
 
 
 def _filled(network: Network) -> dict[str, float]:
@@ -95,13 +97,10 @@ def _read(network: Network) -> dict[str, float]:
     return read
 
 
-def _times(count: int, cost: Mapping[str, float]) -> dict[str, float]:
-    """So many copies side by side, which take as long as one."""
+def times(shape: Shape, cost: Mapping[str, float]) -> dict[str, float]:
+    """A copy for each position of a tensor, side by side, which take as long as one."""
+    count = math.prod(shape[1:])
     return {name: value if name == "cycles" else count * value for name, value in cost.items()}
-
-
-def _positions(shape: Shape) -> int:
-    return math.prod(shape[1:])
 
 
 def _taps(layer: Unrolled) -> float:
@@ -115,8 +114,10 @@ def _taps(layer: Unrolled) -> float:
     return share
 
 
-def _mean_tree(layer: Mean | RowMean, live: Live) -> dict[str, float]:
-    """Adders of all positions of a mean, which grow by a bit from level to level."""
+def mean_tree(layer: Unrolled, live: Live = WHOLE) -> dict[str, float]:
+    """Adders of all positions of a mean, which grow by a bit from level to level; nothing of another layer."""
+    if not isinstance(layer, Mean | RowMean):
+        return {}
     count, bits = averaged(layer), act_bits(layer)
     lut = live.outputs * live.inputs * math.prod(layer.out_shape) * (count - 1) * (bits + 1)
     return {"lut": lut, "ff": FF_PER_LUT * lut, "cycles": math.log2(count) / LEVELS_PER_CYCLE}

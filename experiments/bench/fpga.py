@@ -16,7 +16,8 @@ from experiments.bench.results import Figure, figure
 from fpga.folding import Folding, choose
 from fpga.folding_options import Option, pruned
 from fpga.tools import ToolError
-from hw_models.device import Resources, Schedule
+from hw_models.device import Resources
+from hw_models.families import Schedule
 from nas.errors import NasError
 
 _SCHEDULES: tuple[Schedule, ...] = ("pipelined", "sequential")

@@ -29,7 +29,7 @@ from nas.design import Design, load_design, save_design
 from supernet.evaluate import all_images, fine_tune
 
 CONFIGS = CONFIG.parent
-DEVICE = "alveo-u250"
+DEVICE = "alveo-u250-rtl"
 """Its chip is that of the published designs, an XCVU13P in another package, and holds all networks."""
 
 FAMILIES: Mapping[str, str] = {"mlp": "jets", "deepsets": "jets-deepsets", "interaction": "jets-interaction"}

@@ -106,7 +106,8 @@ def layer_costs(design: Design, device: Device) -> dict[str, dict[str, float]]:
             return {layer.name: {"weight_bytes": layer_bytes(layer)} for layer in design.network}
         case "unrolled-fpga":
             assert device.clock_hz is not None
-            return {name: dict(cost) for name, cost in adder_graph_cost(design, device.clock_hz).layers.items()}
+            graphs = adder_graph_cost(design, device.clock_hz, device.positions)
+            return {name: dict(cost) for name, cost in graphs.layers.items()}
         case "folded-fpga":
             folding = folded(design.network, device)
             read = {design.network.input.name: dict.fromkeys(("cycles", *RESOURCES), 0.0)}

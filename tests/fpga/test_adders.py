@@ -10,12 +10,12 @@ import pytest
 from designs import mlp_network, mobile_network, random_design, residual_network
 
 from fpga.adders import adder_graph_cost
-from hw_models.unrolled import RESOURCES, layer_cost
+from hw_models.unrolled import RESOURCES, layer_cost, storage
 from nas.design import Design, LayerNumbers
 from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
-from nas.network import Activation, Add, Input, Layer, Linear, Network, Precision, Weighted
+from nas.network import Activation, Add, Conv2d, Input, Layer, Linear, Mean, Network, Precision, Weighted
 
 CLOCK_HZ = 200e6
 
@@ -100,3 +100,17 @@ def test_a_float_layer_is_refused_by_name() -> None:
     network = Network((Input("in", (2,)), Add("sum", ("in", "in"), (2,))))
     with pytest.raises(NasError, match="sum"):
         adder_graph_cost(Design(network, {"sum": LayerNumbers()}), CLOCK_HZ)
+
+
+def test_parallel_positions_take_a_copy_each_and_a_mean_its_tree() -> None:
+    source = Input("in", (4, 8, 1))
+    phi = Conv2d("phi", ("in",), source.out_shape, (6, 8, 1), 1, precision=Precision(4, 4), norm=False)
+    mean = Mean("mean", ("phi",), phi.out_shape, Precision(32, 6))
+    design = random_design(Network((source, phi, mean)), 0)
+    streamed, parallel = (adder_graph_cost(design, CLOCK_HZ, way).layers for way in ("streamed", "parallel"))
+    assert parallel["phi"]["lut"] == 8 * streamed["phi"]["lut"] > 0
+    assert parallel["phi"]["cycles"] == streamed["phi"]["cycles"]
+    assert (streamed["in"]["cycles"], parallel["in"]["cycles"]) == (8, 0)
+    read = streamed["mean"]["lut"] - storage(mean)["lut"]
+    tree = 6 * (8 - 1) * (6 + 1)  # for each channel as many adders, of operands of 6 bits
+    assert parallel["mean"]["lut"] == 8 * read + tree

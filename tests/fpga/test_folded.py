@@ -11,7 +11,8 @@ from designs import mobile_network
 from fpga.folded import FOLDED, folded, folded_costs, folding_cost
 from fpga.folding import Folding, cheapest, choose, fits
 from fpga.folding_options import Option, layer_options
-from hw_models.device import Device, Resources, Schedule, load_device
+from hw_models.device import Device, Resources, load_device
+from hw_models.families import Schedule
 from hw_models.unrolled import RESOURCES
 from nas.errors import NasError
 from nas.network import Input, Network

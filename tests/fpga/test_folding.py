@@ -9,7 +9,8 @@ import pytest
 
 from fpga.folding import Folding, Shortage, choose, fold
 from fpga.folding_options import Option, layer_options, pruned
-from hw_models.device import Resources, Schedule, load_device
+from hw_models.device import Resources, load_device
+from hw_models.families import Schedule
 from hw_models.unrolled import RESOURCES, layer_cost
 from nas.errors import NasError
 from nas.network import Conv2d, Input, Linear, Network, Precision

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 import hw_models
-from hw_models.device import METRICS, Resources, device_names, load_device, parse_device, unsupported_layers
+from hw_models.device import Resources, device_names, load_device, parse_device, unsupported_layers
+from hw_models.families import METRICS
 from hw_models.systolic import Systolic
 from nas.errors import NasError
 from nas.network import Add, Conv2d, Input, Linear, Mean, Network, Pool, Scale
@@ -42,9 +43,9 @@ def at(content: dict[str, Any], path: str) -> dict[str, Any]:
 
 def test_the_devices_are_these() -> None:
     assert device_names() == (
-        "alveo-u250", "bitfusion", "edge-tpu", "eyeriss", "h200", "jetson-orin-nano", "local-cpu", "local-cpu-int8",
-        "pynq-z2", "pynq-z2-folded", "raspberry-pi-4", "stm32f746", "xeon-gold-6226", "zcu102", "zu3eg",
-        "zu3eg-folded",
+        "alveo-u250", "alveo-u250-rtl", "bitfusion", "edge-tpu", "eyeriss", "h200", "jetson-orin-nano", "local-cpu",
+        "local-cpu-int8", "pynq-z2", "pynq-z2-folded", "raspberry-pi-4", "stm32f746", "xeon-gold-6226", "zcu102",
+        "zu3eg", "zu3eg-folded",
     )  # fmt: skip
 
 
@@ -86,6 +87,7 @@ def test_whom_a_device_is_like_must_be_known_and_its_own() -> None:
     assert "like must name another device, got 'pynq'" in refused(content | {"like": "pynq"})
     assert "pynq-z2-folded has its entries from pynq-z2" in refused(content | {"like": "pynq-z2-folded"})
     assert "schedule must be one of pipelined, sequential" in refused(content | {"schedule": "twice"})
+    assert "positions must be one of streamed, parallel" in refused(entries("alveo-u250-rtl") | {"positions": "both"})
 
 
 def test_an_unknown_device_suggests_the_nearest() -> None:
@@ -104,11 +106,11 @@ def refused(content: dict[str, Any]) -> str:
 def test_each_missing_key_is_named() -> None:
     for name in device_names():
         liked = entries(entries(name)["like"]) if "like" in entries(name) else {}
-        for key in entries(name).keys() - liked.keys() - {"sparse_macs_per_s"}:
+        for key in entries(name).keys() - liked.keys() - {"sparse_macs_per_s", "positions"}:
             content = entries(name)
             del content[key]
-            named = {"energy": "energy_j", "like": "weight_bits"}.get(key, key)  # the first that is missed without it
-            assert named in refused(content)
+            first = "weight_bits" if "family" in content else "family"  # the first that is missed without it
+            assert {"energy": "energy_j", "like": first}.get(key, key) in refused(content)
     for key in ("lut", "ff", "dsp", "bram"):
         content = entries("zu3eg")
         del content["resources"][key]
