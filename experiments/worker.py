@@ -67,9 +67,8 @@ class Candidates:
         context, training, data = self.context, self._training, self.context.data
         subnet = training.specialise(context.space.lower(genotype), context.formats(self.device))
         fine_tune(subnet, training.full_subnet(), data.train, context.fine_tuning(), context.config.seed + origin)
-        row = np.array([genotype])
-        costs = {name: float(cost(row)[0]) for name, cost in self.problem.priced.items()}
-        return {"error": error(subnet, data.validation), **costs}
+        predicted = self.problem.evaluate(np.array([genotype]))[0].tolist()
+        return {**dict(zip(self.problem.metrics, predicted, strict=True)), "error": error(subnet, data.validation)}
 
 
 def candidates(config: Config, runs: Path, device: str | None, sampler: SamplerName) -> Candidates:

@@ -17,6 +17,7 @@ from experiments.plan import OpenRun, open_run
 from experiments.problems import problem
 from experiments.report.artefacts import device_results
 from experiments.synthesis import Asked, emitted, synthesised
+from experiments.worker import candidates
 from fpga.folded import FOLDED, folded_costs
 from fpga.folding import Folding, fold
 from hw_models.device import load_device
@@ -32,10 +33,10 @@ title: A board for tests
 schedule: pipelined
 objectives: [error, interval_s, latency_s]
 resources:
-  lut: {value: 2500, source: a board for tests}
-  ff: {value: 9000, source: a board for tests}
-  dsp: {value: 12, source: a board for tests}
-  bram: {value: 8, source: a board for tests}
+  lut: {value: 280, source: a board for tests}
+  ff: {value: 1200, source: a board for tests}
+  dsp: {value: 1, source: a board for tests}
+  bram: {value: 2, source: a board for tests}
 """
 
 
@@ -62,7 +63,7 @@ def folded_config() -> Config:
 def test_the_search_sees_what_the_best_folding_costs(folded_run: OpenRun) -> None:
     context, stages = folded_run.context, folded_run.plan.devices[0]
     asked = problem(context, stages.target, context.run.stage_dir(folded_run.plan.fit), None)
-    population = sample(asked, 20, np.random.default_rng(0))
+    population = sample(asked, 60, np.random.default_rng(0))
     cost = folded_costs(load_device("small-board"))
     seen = asked.evaluate(population)[:, asked.columns(FOLDED)]
     assert np.array_equal(seen, [list(cost(context.space.lower(row)).values()) for row in population.tolist()])
@@ -77,14 +78,14 @@ def test_finalists_fit_the_board_and_are_exported_folded(folded_run: OpenRun) ->
         best = fold(folded_run.context.space.lower(member["genotype"]), device, "pipelined")
         assert isinstance(best, Folding)
         assert member["measured"]["interval_s"] == pytest.approx(best.cycles / 100e6)
-        assert member["measured"]["lut"] <= 2500
+        assert member["measured"]["lut"] <= 280
         assert member["predicted"] == {**member["measured"], "error": member["predicted"]["error"]}
     result = device_results(folded_run.context, folded_run.plan)[0]
     (check,) = result.checks.values()
     assert (check["kind"], check["mismatches"]) == ("hls4ml", 0)
     assert check["build"]["strategy"] == "resource"
     assert "rtl" not in check
-    page = (folded_run.context.run.path / "report.html").read_text()
+    page = (folded_run.context.run.path / "report" / "index.html").read_text()
     assert "folded by an integer program" in page
 
 
@@ -95,3 +96,11 @@ def test_what_is_folded_is_not_synthesised_unrolled(folded_run: OpenRun) -> None
     name, folder, found = emitted(path, "small-board", None, None, Asked(io="stream"))
     assert (folder, found.mismatches) == (path / "projects" / name, 0)
     assert json.loads((folder / "interface.json").read_text())["classes"] == 10
+
+
+def test_a_worker_tells_what_folded_networks_cost(folded_run: OpenRun) -> None:
+    context, member = folded_run.context, folded_run.members("small-board")[0]
+    found = candidates(context.config, context.runs, "small-board", "nsga2")
+    told = found.metrics(tuple(member["genotype"]), 0)
+    assert {name: told[name] for name in FOLDED} == {name: member["measured"][name] for name in FOLDED}
+    assert 0 <= told["error"] < 1
