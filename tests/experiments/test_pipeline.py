@@ -406,7 +406,7 @@ def test_a_barely_feasible_limit_is_met(finished: Finished, tmp_path: Path) -> N
     assert finalist["predicted"]["lut"] == pytest.approx(least)
 
 
-def serial(function: Any, tasks: Any) -> Any:
+def serial(function: Any, tasks: Any, most: int | None = None) -> Any:
     return ((task, function(task)) for task in tasks)
 
 
