@@ -6,50 +6,11 @@ An engine is a module with the names of `Engine`: its maker's package is importe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
 
+from hw_models.machine import Engine
 from nas.errors import NasError
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from hw_models.machine import Processor
-
 DEFAULT = "onnxruntime"
-
-
-class Engine(Protocol):
-    """What runs ONNX models, in single precision or, where a model is quantized, in its integers.
-
-    Those of torch, and executorch, run float models only; `torch-cuda-fp16` rounds them to half precision.
-    """
-
-    @property
-    def NAME(self) -> str:
-        """Its key in `ENGINES`."""
-        ...
-
-    @property
-    def VERSION(self) -> str:
-        """As its maker counts them."""
-        ...
-
-    @property
-    def PROCESSOR(self) -> Processor:
-        """What runs the models."""
-        ...
-
-    def repeated_call(self, model: bytes, threads: int = 1) -> Callable[[int], float | None]:
-        """A function that runs the model so many times on one fixed input (batch 1).
-
-        It returns the seconds they took by the processor's own clock; None where that is the program's clock.
-        """
-        ...
-
-    def predict(self, model: bytes, images: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-        """Logits (n, classes) of images (n, ...), which are reshaped to what the model reads."""
-        ...
 
 
 def _onnxruntime() -> Engine:

@@ -1,19 +1,22 @@
-"""This machine and its processors, as far as a measurement depends on them."""
+"""This machine, its processors and what an engine is, as far as a measurement depends on them."""
 
 from __future__ import annotations
 
 import gc
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from hw_models.engines import Engine
 from hw_models.power import POWERCAP, Meter, find_meter
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _BOARD = Path("/proc/device-tree/model")
 _CLOCKS = Path("/sys/devices/system/cpu")
@@ -46,6 +49,39 @@ class Processor(Protocol):
 
     def meter(self) -> tuple[Meter | None, str]:
         """What counts its energy, and the counter's name; or none, and why."""
+        ...
+
+
+class Engine(Protocol):
+    """What runs ONNX models, in single precision or, where a model is quantized, in its integers.
+
+    Those of torch, and executorch, run float models only; `torch-cuda-fp16` rounds them to half precision.
+    """
+
+    @property
+    def NAME(self) -> str:
+        """Its key in `ENGINES`."""
+        ...
+
+    @property
+    def VERSION(self) -> str:
+        """As its maker counts them."""
+        ...
+
+    @property
+    def PROCESSOR(self) -> Processor:
+        """What runs the models."""
+        ...
+
+    def repeated_call(self, model: bytes, threads: int = 1) -> Callable[[int], float | None]:
+        """A function that runs the model so many times on one fixed input (batch 1).
+
+        It returns the seconds they took by the processor's own clock; None where that is the program's clock.
+        """
+        ...
+
+    def predict(self, model: bytes, images: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+        """Logits (n, classes) of images (n, ...), which are reshaped to what the model reads."""
         ...
 
 

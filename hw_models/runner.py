@@ -29,8 +29,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from hw_models.engines import Engine, load_engine
-from hw_models.machine import quiet, versions
+from hw_models.engines import load_engine
+from hw_models.machine import Engine, quiet, versions
 from hw_models.power import Meter
 from nas.errors import NasError
 

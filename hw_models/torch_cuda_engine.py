@@ -33,7 +33,7 @@ _HEAD_START = 100_000
 
 @dataclass(frozen=True)
 class CudaEngine:
-    """An engine as `hw_models.engines.Engine` has it, on the first GPU that the process may see.
+    """An engine as `hw_models.machine.Engine` has it, on the first GPU that the process may see.
 
     Raises:
         NasError: There is none.

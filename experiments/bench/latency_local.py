@@ -41,8 +41,9 @@ from predictors import latency
 from predictors.prediction import Prediction, score
 
 _RESOLUTION = 224
-_ROUNDS, _RUNS = 3, 4
-"""One set of sessions: opening them takes as long as the rounds."""
+_ROUNDS: Mapping[str, int] = {"fp32": 3, "int8": 6}
+"""Sets of sessions are opened anew every three, which takes as long as the rounds; in int8 two differ by more."""
+_RUNS = 4
 _CANDIDATES = 600
 _ENGINES: Mapping[str, tuple[str, ...]] = {
     "fp32": ("onnxruntime", "openvino", "torch", "torch-cuda"), "int8": ("onnxruntime", "openvino"),
@@ -82,8 +83,8 @@ def local(quick: bool, runs: Path, out: Path, say: Say) -> dict[str, Figure]:
                 continue
             folder = runs / f"latency-local{'-quick' * quick}" / f"{engine}-{precision}"
             say(f"{engine}, {precision}: a campaign over {shots + others} subnets, then one over {others}")
-            first = _campaign(folder / "first.jsonl", models, [*chosen, *judged], engine, 0)
-            again = _campaign(folder / "second.jsonl", models, judged, engine, 1)
+            first = _campaign(folder / "first.jsonl", models, [*chosen, *judged], engine, _ROUNDS[precision], 0)
+            again = _campaign(folder / "second.jsonl", models, judged, engine, _ROUNDS[precision], 1)
             for name, value in _values(chosen, judged, first, again).items():
                 key = name if name.startswith(("campaigns", "latency")) else f"{name}_{shots}"
                 figures[f"local_{key}[{engine} {precision}]"] = figure([value], _UNITS[name])
@@ -114,12 +115,14 @@ def _built(task: tuple[str, Network]) -> bytes:
     return random_int8_model(network, seed=0) if precision == "int8" else to_onnx(random_design(network, 0))
 
 
-def _campaign(file: Path, models: Models, networks: Sequence[Network], engine: str, seed: int) -> FloatArray:
+def _campaign(
+    file: Path, models: Models, networks: Sequence[Network], engine: str, rounds: int, seed: int
+) -> FloatArray:
     """Seconds of each subnet, comparable with those of the first campaign; measured where the file lacks them."""
     store, method, keys = MeasurementStore(file), fingerprint(1, engine), [network.key for network in networks]
     if len(store.lookup(keys, method)) < len(keys):
         wanted = {key: models()[key] for key in keys}
-        store.append(measure(wanted, _ROUNDS, _RUNS, seed=seed, engine=engine))
+        store.append(measure(wanted, rounds, _RUNS, seed=seed, engine=engine))
     found, first = store.lookup(keys, method), MeasurementStore(file.with_name("first.jsonl")).campaigns(method)[0]
     unit = first.reference_s / store.campaigns(method)[0].reference_s
     return unit * np.array([found[key] for key in keys])

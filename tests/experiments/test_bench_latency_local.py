@@ -28,12 +28,12 @@ def test_a_campaign_that_has_ended_is_not_measured_again(tmp_path: Path) -> None
         return {network.key: to_onnx(random_design(network, 0)) for network in measured}
 
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
-    latencies = latency_local._campaign(first, models, measured, "onnxruntime", 0)
-    again = latency_local._campaign(second, models, measured, "onnxruntime", 1)
+    latencies = latency_local._campaign(first, models, measured, "onnxruntime", 3, 0)
+    again = latency_local._campaign(second, models, measured, "onnxruntime", 3, 1)
     assert ((latencies > 0) & (again > 0)).all()
     for file, seconds in ((first, latencies), (second, again)):
         stored = file.read_bytes()
-        kept = latency_local._campaign(file, dict, measured, "onnxruntime", 0)
+        kept = latency_local._campaign(file, dict, measured, "onnxruntime", 3, 0)
         assert np.array_equal(kept, seconds)
         assert file.read_bytes() == stored
 

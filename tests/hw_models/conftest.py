@@ -4,7 +4,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hw_models.engines import Engine, load_engine
+from hw_models.engines import load_engine
+from hw_models.machine import Engine
 from nas.design import Design, LayerNumbers
 from nas.errors import NasError
 from nas.genotype import SearchSpace, random_population

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hw_models import onnx_runtime
-from hw_models.engines import DEFAULT, ENGINES, REQUIREMENTS, Engine, load_engine
+from hw_models.engines import DEFAULT, ENGINES, REQUIREMENTS, load_engine
+from hw_models.machine import Engine
 from hw_models.measure import fingerprint, measure
 from hw_models.onnx_model import to_onnx
 from hw_models.reference import random_design

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from hw_models.device import load_device
-from hw_models.engines import ENGINES, Engine
+from hw_models.engines import ENGINES
 from hw_models.latency import Bench, measured_latencies
+from hw_models.machine import Engine
 from hw_models.measure import fingerprint
 from hw_models.onnx_model import to_onnx
 from hw_models.quantized_onnx import int8_network

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hw_models import onnx_runtime
-from hw_models.engines import Engine, load_engine
-from hw_models.machine import Cpu
+from hw_models.engines import load_engine
+from hw_models.machine import Cpu, Engine
 from hw_models.measure import measure, reference_model, silent
 from hw_models.onnx_model import to_onnx
 from hw_models.reference import random_design
