@@ -44,10 +44,12 @@ def list_devices(
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A device, see `nas device list`.")]) -> None:
-    """Print a device's file: every number with its source."""
-    from hw_models.device import device_text, load_device
+    """Print a device's file, and that of the device it is like: every number with its source."""
+    from hw_models.device import device_text, liked, load_device
 
     typer.echo(device_text(load_device(name).name), nl=False)
+    if (other := liked(name)) is not None:
+        typer.echo(f"\n# {other}, for what is not said above\n{device_text(other)}", nl=False)
 
 
 @app.command()

@@ -148,6 +148,11 @@ def device_text(name: str) -> str:
     return _files()[name].read_text(encoding="utf-8")
 
 
+def liked(name: str) -> str | None:
+    """The device whose entries the file of this name has where it lacks its own; None where it has all."""
+    return None if (like := _entries(name, device_text(name)).get("like")) is None else str(like)
+
+
 def unsupported_layers(device: Device, network: Network) -> list[str]:
     """What of a network a device cannot run whatever its bits: one fault for each law, with the layers against it."""
     match device.family:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from experiments.cli import app
 from experiments.config import load_config
 from experiments.report import numbers
-from hw_models.device import load_device
+from hw_models.device import device_text, load_device
 from hw_models.prices import layer_prices
 from nas.genotype import canonical, largest
 from nas.network import macs
@@ -77,3 +77,11 @@ def test_a_space_in_bits_that_the_device_lacks_names_the_gene(tmp_path: Path) ->
 def test_energies_and_peaks_have_their_units(metric: str, value: float, text: str) -> None:
     assert numbers.shown(metric, value).replace(numbers.THIN, " ") == text
     assert numbers.name(metric) in ("energy", "peak memory")
+
+
+def test_a_device_is_shown_with_the_one_it_is_like() -> None:
+    shown = CliRunner().invoke(app, ["device", "show", "pynq-z2-folded"]).stdout
+    alone = CliRunner().invoke(app, ["device", "show", "pynq-z2"]).stdout
+    assert shown.startswith("like: pynq-z2\n")
+    assert shown.endswith(f"# pynq-z2, for what is not said above\n{alone}")
+    assert alone == device_text("pynq-z2")
