@@ -37,9 +37,10 @@ def folded_costs(device: Device) -> Callable[[Network], dict[str, float]]:
     def costs(network: Network) -> dict[str, float]:
         options = {layer.name: listed(layer) for layer in network if not isinstance(layer, Input)}
         if any(_least(options, place) > getattr(have, name) for place, name in enumerate(RESOURCES)):
-            return folding_cost(cheapest(options, have), device)
+            return folding_cost(layer_costs(cheapest(options, have)), device)
         found = choose(options, have, schedule)
-        return folding_cost(found.options if isinstance(found, Folding) else cheapest(options, have), device)
+        chosen = found.options if isinstance(found, Folding) else cheapest(options, have)
+        return folding_cost(layer_costs(chosen), device)
 
     return costs
 
@@ -57,22 +58,25 @@ def folded(network: Network, device: Device) -> Folding:
     raise NasError(f"device {device.name}: {found}")
 
 
-def used(option: Option) -> dict[str, float]:
-    """What an option takes of the device, by the names in `RESOURCES`."""
-    return dict(zip(RESOURCES, map(float, option.resources), strict=True))
+def layer_costs(chosen: Mapping[str, Option]) -> dict[str, dict[str, float]]:
+    """`cycles` of each layer's option, and what it takes of the device by the names in `RESOURCES`."""
+    return {
+        name: {"cycles": float(option.cycles), **dict(zip(RESOURCES, map(float, option.resources), strict=True))}
+        for name, option in chosen.items()
+    }
 
 
-def folding_cost(chosen: Mapping[str, Option], device: Device) -> dict[str, float]:
-    """The costs of one option per layer, by the names in `FOLDED`.
+def folding_cost(layers: Mapping[str, Mapping[str, float]], device: Device) -> dict[str, float]:
+    """The costs of a design by the names in `FOLDED`, from those of its layers.
 
     Pipelined, a result comes whenever the slowest layer is done, and takes the sum of all layers; one after the other,
     both are the sum.
     """
     assert device.clock_hz is not None
-    cycles = [option.cycles for option in chosen.values()]
+    cycles = [cost["cycles"] for cost in layers.values()]
     interval = max(cycles) if device.schedule == "pipelined" else sum(cycles)
     times = {"latency_s": sum(cycles) / device.clock_hz, "interval_s": interval / device.clock_hz}
-    return times | {name: sum(used(option)[name] for option in chosen.values()) for name in RESOURCES}
+    return times | {name: sum(cost[name] for cost in layers.values()) for name in RESOURCES}
 
 
 def _least(options: Mapping[str, tuple[Option, ...]], place: int) -> int:

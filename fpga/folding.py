@@ -57,10 +57,6 @@ class Folding:
         """0 where the optimum is proved."""
         return (self.cycles - self.bound) / self.cycles
 
-    def latency_s(self, clock_hz: float) -> float:
-        """Seconds between two results where pipelined, of one result where sequential."""
-        return self.cycles / clock_hz
-
     def used(self, resource: str) -> int:
         """How much of a resource all layers take."""
         return sum(option.resources[RESOURCES.index(resource)] for option in self.options.values())

@@ -50,10 +50,9 @@ def score(prediction: Prediction, truth: FloatArray) -> Score:
     if len(truth) < 3:
         raise NasError(f"a held-out score needs at least 3 samples, got {len(truth)}; raise samples or held_out")
     inside = np.abs(truth - prediction.mean) <= 1.6449 * prediction.std
-    ordered = _ordered(prediction.mean, truth)
     return Score(
         kendall_tau=kendall_tau(prediction.mean, truth),
-        spearman=float(spearmanr(prediction.mean, truth).statistic) if ordered else 0.0,
+        spearman=spearman(prediction.mean, truth),
         pairwise=pairwise_accuracy(prediction.mean, truth),
         rmse=float(np.sqrt(np.mean((prediction.mean - truth) ** 2))),
         coverage90=float(inside.mean()),
@@ -64,6 +63,11 @@ def score(prediction: Prediction, truth: FloatArray) -> Score:
 def kendall_tau(predicted: FloatArray, truth: FloatArray) -> float:
     """Rank correlation, ties corrected (tau-b), shapes (n,) each; 0 where all of either are equal."""
     return float(kendalltau(predicted, truth).statistic) if _ordered(predicted, truth) else 0.0
+
+
+def spearman(predicted: FloatArray, truth: FloatArray) -> float:
+    """Rank correlation, equal values sharing their mean rank, shapes (n,) each; 0 where all of either are equal."""
+    return float(spearmanr(predicted, truth).statistic) if _ordered(predicted, truth) else 0.0
 
 
 def _ordered(predicted: FloatArray, truth: FloatArray) -> bool:

@@ -16,6 +16,7 @@ from experiments.bench.results import Figure, figure
 from hw_models.rtl_cost import rtl_cost
 from nas.genotype import FloatArray
 from nas.network import Input, Layer, Linear, Network, Precision
+from predictors.prediction import spearman
 
 REPORTS = "hls4ml-synth/designs.csv"
 """Below NAS_DATA: C synthesis of hls4ml's MLPs of 8 bits, with the zeros of each layer."""
@@ -45,17 +46,6 @@ def model_figures(rows: Sequence[Row]) -> dict[str, Figure]:
             [abs(row.estimate_lut / row.lut - 1) for row in tested], "da4ml's estimate, relative to LUTs by yosys"
         )
     }
-
-
-def spearman(first: FloatArray, second: FloatArray) -> float:
-    """Rank correlation of two arrays of shape (n,), equal values sharing their mean rank."""
-    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
-
-
-def _ranks(values: FloatArray) -> FloatArray:
-    below, equal = (values[:, None] > values).sum(1), (values[:, None] == values).sum(1)
-    ranks: FloatArray = below + (equal - 1) / 2
-    return ranks
 
 
 def csynth_figures() -> dict[str, Figure]:

@@ -22,9 +22,9 @@ from experiments.rundir import atomic_write
 from experiments.stages.search import load_finalists
 from experiments.targets import Target
 from experiments.workers import parallel
+from fpga import folded as folding
 from fpga import reference
 from fpga.adders import AdderGraphs, adder_graph_cost
-from fpga.folded import folded, folding_cost, used
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
 from hw_models.memory import peak_memory_bytes
@@ -109,10 +109,8 @@ def layer_costs(design: Design, device: Device) -> dict[str, dict[str, float]]:
             graphs = adder_graph_cost(design, device.clock_hz, device.positions)
             return {name: dict(cost) for name, cost in graphs.layers.items()}
         case "folded-fpga":
-            folding = folded(design.network, device)
             read = {design.network.input.name: dict.fromkeys(("cycles", *RESOURCES), 0.0)}
-            costs = {name: {"cycles": float(o.cycles), **used(o)} for name, o in folding.options.items()}
-            return read | costs
+            return read | folding.layer_costs(folding.folded(design.network, device).options)
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             prices = layer_prices(device).items()
             return {layer.name: {name: price(layer) for name, price in prices} for layer in design.network}
@@ -184,9 +182,9 @@ def _measured(
             totals = [AdderGraphs(costs, device.clock_hz).total() for costs in layers]
             return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
         case "folded-fpga":
-            costs = [folding_cost(folded(design.network, device).options, device) for design in designs]
             stored = [float(sum(map(weight_bytes, design.network))) for design in designs]
-            return [{**cost, "weight_bytes": count} for cost, count in zip(costs, stored, strict=True)]
+            totals = [folding.folding_cost(costs, device) for costs in layers]
+            return [{**total, "weight_bytes": count} for total, count in zip(totals, stored, strict=True)]
         case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
             summed = layer_prices(device)
             totals = [{name: sum(cost[name] for cost in costs.values()) for name in summed} for costs in layers]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from designs import mobile_network
 
-from fpga.folded import FOLDED, folded, folded_costs, folding_cost
+from fpga.folded import FOLDED, folded, folded_costs, folding_cost, layer_costs
 from fpga.folding import Folding, cheapest, choose, fits
 from fpga.folding_options import Option, layer_options
 from hw_models.device import Device, Resources, load_device
@@ -51,10 +51,12 @@ def test_what_does_not_fit_costs_more_than_there_is(schedule: Schedule) -> None:
 
 
 def test_times_are_the_slowest_and_the_sum() -> None:
-    chosen = {
-        "one": Option(1, 1, 1, "dsp", 40, 1, 2, 3, 4),
-        "two": Option(1, 1, 1, "lut", 60, 10, 20, 0, 1),
-    }
+    chosen = layer_costs(
+        {
+            "one": Option(1, 1, 1, "dsp", 40, 1, 2, 3, 4),
+            "two": Option(1, 1, 1, "lut", 60, 10, 20, 0, 1),
+        }
+    )
     pipelined = board(Resources(100, 100, 100, 100), "pipelined")
     cost = folding_cost(chosen, pipelined)
     assert cost == {"latency_s": 1e-6, "interval_s": 0.6e-6, "lut": 11, "ff": 22, "dsp": 3, "bram": 5}

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from experiments.bench.fpga_corpus import Row, from_text, read_table
-from experiments.bench.fpga_model import predicted, spearman
+from experiments.bench.fpga_model import predicted
 from hw_models.rtl_cost import parallel_cost, rtl_cost
 from hw_models.unrolled import RESOURCES, layer_cost
 from nas.errors import NasError
 from nas.network import FLOAT, Conv2d, Input, Linear, Mean, Network, Precision
+from predictors.prediction import spearman
 
 QUANTIZED = Precision(4, 6)
 
