@@ -27,7 +27,8 @@ def parallel(
 ) -> Iterator[tuple[Task, Result]]:
     """Give each task with its result, in the order in which they finish.
 
-    An exception of a task is raised here; then, or on Ctrl-C, workers are killed in the middle of their tasks.
+    An exception of a task is raised here; then, or on Ctrl-C, workers are killed in the middle of their tasks. A worker
+    does the pieces of its own task itself.
 
     Args:
         function: A function of a module; its result must depend on its task alone.
@@ -37,6 +38,9 @@ def parallel(
     Raises:
         NasError: A worker was killed.
     """
+    if multiprocessing.current_process().daemon:
+        yield from ((task, function(task)) for task in tasks)
+        return
     waiting, running = iter(tasks), dict[Connection, Task]()
 
     def give(connection: Connection) -> None:

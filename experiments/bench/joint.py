@@ -1,7 +1,8 @@
 """`nas bench joint`: architecture, zeros and bits searched at once against one after the other, on Fashion-MNIST.
 
-Per seed one supernet and one predictor serve both searches. Both predict as many candidates, and have as many finalists
-tuned for as many epochs; the finalize stage tests these. Besides: large sparse networks against small dense ones.
+Per seed one supernet and one predictor serve both searches. Both predict as many candidates, score as many subnets for
+the predictor to learn from, and have as many finalists tuned for as many epochs; the finalize stage tests these.
+Besides: large sparse networks against small dense ones.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SEEDS = (0, 1, 2)
 QUICK: Mapping[str, Any] = {
     "data": {"name": "digits", "validation": "25 %", "test": "20 %"},
     "predictors": {"accuracy": {"samples": 40}, "latency": {"samples": 20}},
-    "search": {"samplers": {"nsga2": {"population": 40, "generations": 29}}},
+    "search": {"samplers": {"nsga2": {"population": 40, "generations": 29}}, "evaluations": 20, "batch": 10},
     "finalize": {"members": 3, "epochs": 2},
 }
 """What `--quick` changes, besides the training; so short a one need not meet limits on the error."""

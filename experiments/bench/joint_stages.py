@@ -19,8 +19,9 @@ from experiments.bench.sizes import sizes
 from experiments.context import Context
 from experiments.environment import environment
 from experiments.plan import plan
-from experiments.problems import problem
+from experiments.problems import on_device
 from experiments.rundir import Stage, atomic_write
+from experiments.stages.active import Found, learning
 from experiments.stages.finalize import Task, finalize, finalize_one, load_members, tasks_left
 from experiments.stages.fit import ACCURACY, fit
 from experiments.stages.sample import sample
@@ -33,6 +34,7 @@ from nas.errors import NasError
 from nas.pareto import spread_subset
 from nas.search.evolution import Evolution, Nsga2
 from predictors import accuracy
+from predictors.accuracy import AccuracyPredictor
 from supernet.distributed import ALONE, Ranks, gpus
 
 Kind = Literal["joint", "sequential", "sizes"]
@@ -103,9 +105,9 @@ def sampler(context: Context) -> Evolution:
     """
     settings = context.config.search
     match settings.samplers:
-        case {"nsga2": Nsga2() as evolution} if len(settings.samplers) == 1 and not settings.evaluations:
+        case {"nsga2": Nsga2() as evolution} if len(settings.samplers) == 1:
             return evolution
-    raise NasError("search.samplers must be nsga2 alone, and search.evaluations 0: budgets are counted in candidates")
+    raise NasError("search.samplers must be nsga2 alone: budgets are counted in candidates")
 
 
 def budget(evolution: Evolution) -> int:
@@ -162,7 +164,7 @@ def _search(part: Part) -> str:
         case "joint":
             work = partial(search, context, part.target, Folders(train_folder, fit_folder, None))
         case "sequential":
-            work = partial(_in_sequence, context, part.target, step(evolution), fit_folder)
+            work = partial(_in_sequence, context, part.target, step(evolution), train_folder, fit_folder)
         case "sizes":
             errors = accuracy.load(context.space, fit_folder / ACCURACY)
             work = partial(sizes, context, errors, step(evolution))
@@ -187,16 +189,28 @@ def _tune(searches: Sequence[Part], placed: tuple[int, Task]) -> str:
 
 
 def _in_sequence(
-    context: Context, target: Target, evolution: Evolution, fit_folder: Path, folder: Path
+    context: Context, target: Target, evolution: Evolution, train_folder: Path, fit_folder: Path, folder: Path
 ) -> dict[str, Any]:
-    """Stage: the search in sequence, and as many finalists of its front as the joint search has."""
-    asked = problem(context, target, fit_folder, None)
-    archive = sequential(asked, evolution, context.config.seed)
-    front = archive.front()
+    """Stage: the search in sequence, which scores as many subnets as the joint one, and as many finalists."""
+    once = partial(_sequence_once, context, target, evolution)
+    learned = learning(context, train_folder, fit_folder, folder, once)
+    archive = learned.found.archive
+    asked, front = archive.problem, archive.front()
     chosen = front[spread_subset(asked.costs(archive.metrics[front]), context.config.finalize.members)]
     records = [
         {"genotype": row, "role": "sequential", "predicted": dict(zip(asked.metrics, values, strict=True))}
         for row, values in zip(archive.genotypes[chosen].tolist(), archive.metrics[chosen].tolist(), strict=True)
     ]
     atomic_write(folder / FINALISTS, json.dumps(records, indent=1))
-    return {"candidates": len(archive), "front": len(front), "finalists": len(records)}
+    return {
+        "candidates": len(archive),
+        "front": len(front),
+        "finalists": len(records),
+        "evaluations": learned.evaluations,
+        "rmse_by_batch": learned.rmse_by_batch,
+    }
+
+
+def _sequence_once(context: Context, target: Target, evolution: Evolution, errors: AccuracyPredictor) -> Found:
+    asked = on_device(context, load_device(target.name), target, errors, None)
+    return Found(sequential(asked, evolution, context.config.seed))

@@ -1,17 +1,71 @@
-"""Within the search: which subnets the accuracy predictor should see next, by the growth of the front they promise."""
+"""Within the search: subnets that promise most growth of the front are scored, and the predictor learns from them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 
+from experiments.context import Context
+from experiments.stages.fit import ACCURACY
+from experiments.stages.sample import evaluated
 from nas.genotype import FloatArray, IntArray
 from nas.pareto import non_dominated, spread_subset
 from nas.search.active import choose, unmeasured
 from nas.search.archive import Archive
+from predictors import accuracy
 from predictors.accuracy import AccuracyPredictor
 
 _BOXES = 4096
 """Of the grid that known points span; beyond a few thousand, choosing takes longer than scoring."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, and the front of 8-bit unpruned networks that it began with, if it did."""
+
+    archive: Archive
+    dense: IntArray | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The last search's finds, and how far off the predictor was on each batch of subnets before it learned them."""
+
+    found: Found
+    evaluations: int
+    rmse_by_batch: list[float]
+
+
+def learning(
+    context: Context, train_folder: Path, fit_folder: Path, folder: Path, search: Callable[[AccuracyPredictor], Found]
+) -> Learned:
+    """Search, and go on scoring, learning and searching while the config's evaluations last.
+
+    It ends early when the whole front has been scored.
+
+    Args:
+        context: Config, data and space.
+        train_folder: Where the supernet is.
+        fit_folder: Where the predictor is that the first search asks.
+        folder: Of the log of scores; an interrupted search finds its own there.
+        search: With a predictor, and the same finds whenever it is the same predictor.
+    """
+    settings, seed = context.config.search, context.config.seed
+    errors, rmse = accuracy.load(context.space, fit_folder / ACCURACY), list[float]()
+    first = len(errors.samples)
+    while True:
+        found = search(errors)
+        spent = len(errors.samples) - first
+        chosen = promising(errors, found.archive, min(settings.evaluations - spent, settings.batch))
+        if not len(chosen):
+            return Learned(found, spent, rmse)
+        samples = np.concatenate([errors.samples, chosen])
+        scored = evaluated(context, train_folder, samples[first:], folder, "score subnets of the front")
+        rmse.append(float(np.sqrt(np.mean((errors.predict(chosen).mean - scored[spent:]) ** 2))))
+        errors = accuracy.fit(context.space, samples, np.concatenate([errors.errors[:first], scored]), seed)
 
 
 def promising(errors: AccuracyPredictor, archive: Archive, size: int) -> IntArray:

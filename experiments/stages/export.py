@@ -52,8 +52,6 @@ Each `.npz` holds the weights, biases and number formats of a network, as `nas.d
 _TESTBENCH = 256
 """Images that lie beside the RTL for its testbench."""
 _SIMULATION_S = 600.0
-_MOST_PRODUCTS = 5000
-"""Non-zero weights times positions up to which compiling the RTL's simulation takes about a minute."""
 
 TOLERANCE = 1e-4
 """Largest difference of an ONNX model's logits from torch's, relative to the largest logit."""
@@ -145,7 +143,11 @@ def _write_hls(context: Context, device: Device, design: Design, path: Path) -> 
     assert device.clock_hz is not None
     assert device.part is not None
     check, images = _write_project(context, device, design, path, hls.UNROLLED), _test_images(context, design)
-    return {**check, "rtl": _write_rtl(design, device.part, device.clock_hz, path, images)}
+    if (count := products(design)) <= rtl.SOON:
+        return {**check, "rtl": _write_rtl(design, device.part, device.clock_hz, path, images)}
+    law = f"{count} non-zero weights times positions, above {rtl.SOON}, take longer than a minute to simulate"
+    remedy = f"`nas fpga synth {context.run.path} --device {device.name} --limit 3600` writes and simulates the RTL"
+    return {**check, "rtl": {"missing": f"{law}; {remedy}"}}
 
 
 def _write_project(context: Context, device: Device, design: Design, path: Path, build: Build) -> dict[str, Any]:
@@ -158,10 +160,6 @@ def _write_project(context: Context, device: Device, design: Design, path: Path,
 
 def _write_rtl(design: Design, part: str, clock_hz: float, path: Path, images: FloatArray) -> dict[str, Any]:
     """Beside the hls4ml project the RTL, verified with Verilator; `missing` says why that was not done."""
-    count = products(design)
-    if count > _MOST_PRODUCTS:
-        law = f"{count} non-zero weights times positions, above {_MOST_PRODUCTS}, take long to simulate"
-        return {"missing": f"{law}; `nas fpga synth` does it"}
     try:
         project = rtl.emit(design, path / "rtl", part, clock_hz, images[:_TESTBENCH])
         return asdict(verified(path, "RTL", rtl.compare(design, project, images, _SIMULATION_S)))

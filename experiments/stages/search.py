@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,7 @@ from experiments.context import Context
 from experiments.problems import are_dense_8bit, dense_8bit, on_device
 from experiments.progress import percent, progress
 from experiments.rundir import atomic_write
-from experiments.stages.active import promising
-from experiments.stages.fit import ACCURACY
-from experiments.stages.sample import evaluated
+from experiments.stages.active import Found, learning
 from experiments.targets import Target
 from hw_models.device import load_device
 from nas.errors import NasError
@@ -25,7 +24,7 @@ from nas.problem import Problem
 from nas.search.archive import Archive
 from nas.search.evolution import Nsga2
 from nas.search.infeasible import explain
-from predictors import accuracy
+from predictors.accuracy import AccuracyPredictor
 
 Role = Literal["joint", "dense-8bit"]
 
@@ -52,8 +51,10 @@ def search(context: Context, target: Target, inputs: Folders, folder: Path) -> d
     Raises:
         NasError: Nothing satisfies the constraints; names the binding one and the best reachable value.
     """
-    found = _searched(context, target, inputs, folder)
-    archive, asked, dense = found.archive, found.archive.problem, found.dense
+    once = partial(_search_once, context, target, inputs.measure)
+    learned = learning(context, inputs.train, inputs.fit, folder, once)
+    archive, dense = learned.found.archive, learned.found.dense
+    asked = archive.problem
     front = archive.front()
     if not len(front):
         raise NasError(f"device {target.name}: {explain(asked, context.config.seed).message}")
@@ -74,41 +75,17 @@ def search(context: Context, target: Target, inputs: Folders, folder: Path) -> d
         "finalists": len(finalists),
         "candidates_by": found_by,
         "front_by": {name: front_by.count(name) for name in dict.fromkeys(front_by)},
-        "evaluations": found.evaluations,
-        "rmse_by_batch": found.rmse_by_batch,
+        "evaluations": learned.evaluations,
+        "rmse_by_batch": learned.rmse_by_batch,
         "largest_gap": max((proof.gap for proof in archive.proofs if proof.gap is not None), default=None),
     }
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The last searches' finds, and how far off the predictor was on each batch of subnets before it learned them."""
-
-    archive: Archive
-    dense: IntArray | None
-    evaluations: int
-    rmse_by_batch: list[float]
-
-
-def _searched(context: Context, target: Target, inputs: Folders, folder: Path) -> _Found:
-    """Search, and go on scoring, learning and searching while the config's evaluations last."""
-    settings, device = context.config.search, load_device(target.name)
-    errors, rmse = accuracy.load(context.space, inputs.fit / ACCURACY), list[float]()
-    first = len(errors.samples)
-    while True:
-        asked = on_device(context, device, target, errors, inputs.measure)
-        dense = _dense_front(context, target, asked)
-        archive = _joint(context, target, asked, dense)
-        spent = len(errors.samples) - first
-        chosen = promising(errors, archive, min(settings.evaluations - spent, settings.batch))
-        if not len(chosen):
-            return _Found(archive, dense, spent, rmse)
-        samples = np.concatenate([errors.samples, chosen])
-        label = f"score subnets of {target.name}'s front"
-        scored = evaluated(context, inputs.train, samples[first:], folder, label)
-        rmse.append(float(np.sqrt(np.mean((errors.predict(chosen).mean - scored[spent:]) ** 2))))
-        known = np.concatenate([errors.errors[:first], scored])
-        errors = accuracy.fit(context.space, samples, known, context.config.seed)
+def _search_once(context: Context, target: Target, measure_folder: Path | None, errors: AccuracyPredictor) -> Found:
+    """Search with this predictor: 8-bit unpruned networks first, then all, by every sampler of the config."""
+    asked = on_device(context, load_device(target.name), target, errors, measure_folder)
+    dense = _dense_front(context, target, asked)
+    return Found(_joint(context, target, asked, dense), dense)
 
 
 def load_finalists(folder: Path) -> list[dict[str, Any]]:
