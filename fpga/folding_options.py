@@ -31,7 +31,6 @@ import numpy as np
 from hw_models.unrolled import (
     BRAM18_DEPTH,
     BRAM18_WIDTH,
-    READ_LUT_PER_BIT,
     RESOURCES,
     layer_cost,
     storage,
@@ -46,6 +45,9 @@ Multiplier = Literal["dsp", "lut", "constant", "none"]
 
 PACKED_BITS = 8
 """Widest operands of two products in one DSP block (AMD WP486)."""
+
+READ_LUT_PER_BIT = 0.3
+"""To round and saturate what is read, per bit of the result; rough: the cost depends on the format of what is read."""
 
 OUTPUT_LUT_PER_BIT = 0.5
 """ReLU takes half a LUT per bit of the sum: a LUT6 holds two functions of 5 inputs (UG574)."""

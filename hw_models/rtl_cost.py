@@ -1,8 +1,9 @@
 """What the RTL of a whole network takes: its layers, all positions at once, without what synthesis removes.
 
-Where weights are pruned, a channel may have none left and be constant, or none may be left that reads it; either way
-its hardware goes, and with it what only fed it or only followed from it. The shares of such channels are expected
-values, as if zeros fell anywhere. A layer that reads more bits than its source has is priced by those of the source.
+Where weights are pruned, a value may have none left and be constant, or none may be left that reads it; either way
+its hardware goes, and with it what only fed it or only followed from it. The shares of such values are expected ones,
+as if zeros fell anywhere; next to padding, fewer weights can save a value. A layer that reads more bits than its source
+has is priced by those of the source.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from hw_models.unrolled import (
     averaged,
     computing,
     filled_share,
-    read_share,
+    grouped,
+    grown,
+    kept_share,
     reading,
     summed,
     unrollable,
 )
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, PairSum, RowMean, Shape, nonzeros
+from nas.network import Conv2d, Input, Layer, Linear, Mean, Network, RowMean, Shape
 
 WHOLE = Live()
 """Nothing is constant, everything is read."""
@@ -49,19 +52,8 @@ def _narrowed(network: Network) -> Iterator[Layer]:
     widths = {network.input.name: math.inf}
     for layer in map(unrollable, network.layers[1:]):
         bits = max(2, math.ceil(min(act_bits(layer), max(widths[source] for source in layer.inputs))))
-        widths[layer.name] = bits + _grown(layer)
+        widths[layer.name] = bits + grown(layer)
         yield replace(layer, precision=replace(layer.precision, act_bits=bits))
-
-
-def _grown(layer: Unrolled) -> float:
-    """By how many bits a layer's outputs are wider than what it reads; a product by +-1, of 2 bits, is no wider."""
-    match layer:
-        case Conv2d() | Linear():
-            return layer.precision.weight_bits - 2 + math.log2(1 + nonzeros(layer) / layer.out_shape[0])
-        case Add() | PairSum():
-            return 1.0
-        case Mean() | RowMean():
-            return math.log2(averaged(layer))
 
 
 def parallel_cost(layer: Layer, inputs: float = 1.0, outputs: float = 1.0) -> dict[str, float]:
@@ -84,7 +76,8 @@ def _filled(network: Network) -> dict[str, float]:
     """By layer, the share of its outputs that are not constant."""
     filled = {network.input.name: 1.0}
     for layer in network.layers[1:]:
-        filled[layer.name] = filled_share(unrollable(layer), max(filled[source] for source in layer.inputs))
+        known, inputs = unrollable(layer), max(filled[source] for source in layer.inputs)
+        filled[layer.name] = filled_share(known, Live(_taps(known), inputs))
     return filled
 
 
@@ -95,6 +88,16 @@ def _read(network: Network) -> dict[str, float]:
         readers = network.consumers[layer.name]
         read[layer.name] = max(read_share(unrollable(reader), read[reader.name]) for reader in readers)
     return read
+
+
+def read_share(layer: Unrolled, outputs: float = 1.0) -> float:
+    """Expected share of what a layer reads that it needs, were zeros anywhere; `outputs` is the share of its own."""
+    if not isinstance(layer, Conv2d | Linear):
+        return outputs
+    groups, window = grouped(layer)
+    uses = window * _taps(layer) * math.prod(layer.out_shape[1:]) / math.prod(layer.in_shape[1:])
+    needs = outputs * (1.0 - math.pow(1.0 - kept_share(layer), uses))
+    return 1.0 - math.pow(1.0 - needs, layer.out_shape[0] / groups)
 
 
 def times(shape: Shape, cost: Mapping[str, float]) -> dict[str, float]:
@@ -115,9 +118,13 @@ def _taps(layer: Unrolled) -> float:
 
 
 def mean_tree(layer: Unrolled, live: Live = WHOLE) -> dict[str, float]:
-    """Adders of all positions of a mean, which grow by a bit from level to level; nothing of another layer."""
+    """Adders of all positions of a mean; nothing of another layer.
+
+    A tree's registers are those of its sums. Its LUTs are those of as many such trees as it has levels: yosys makes
+    carry-save adders of sums of sums, so that means of 2, 4, 8 and 16 take 1, 4.5, 21 and 66 LUTs per bit.
+    """
     if not isinstance(layer, Mean | RowMean):
         return {}
-    count, bits = averaged(layer), act_bits(layer)
-    lut = live.outputs * live.inputs * math.prod(layer.out_shape) * (count - 1) * (bits + 1)
-    return {"lut": lut, "ff": FF_PER_LUT * lut, "cycles": math.log2(count) / LEVELS_PER_CYCLE}
+    count, bits, levels = averaged(layer), act_bits(layer), math.log2(averaged(layer))
+    adders = live.outputs * live.inputs * math.prod(layer.out_shape) * (count - 1)
+    return {"lut": adders * levels * bits, "ff": FF_PER_LUT * adders * (bits + 1), "cycles": levels / LEVELS_PER_CYCLE}

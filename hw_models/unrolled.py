@@ -5,18 +5,21 @@ sum. A convolution computes one output position per cycle out of a line buffer. 
 image takes the cycles of its positions, and then each layer's delay. `hw_models.rtl_cost` prices RTL that computes all
 positions at once from the same terms.
 
-The adders of a layer cost, in LUTs,
+A layer's sums cost, in LUTs,
 
-    CHAIN * digits * act_bits / sharing
-    digits  = kept * (weight_bits / 3 + 1 / 9), at least 1 for each: the mean length of the canonical signed digit form
+    ADDER * (digits - sums) * (act_bits + WEIGHT_SPREAD * weight_bits) / sharing
+    digits  = kept * (1 + (weight_bits - 2) * (3 - density^2) / 9): of the canonical signed digit form, which has a
+              third of a digit for each bit of a uniform weight; bells have fewer, but not what pruning leaves of them
+    density = 1 - sparsity
     kept    = weights that neither pruning nor rounding makes 0: rounding leaves 1 - ROUNDED / 2^weight_bits of all
-    sharing = (1 + 2 * outputs per input * density^2) ** SHARE, density = digits per weight and bit
+    sums    = outputs that have a digit: n digits take n - 1 adders
+    sharing = (1 + inputs * (outputs - 1) * filling^2) ** SHARE, filling = digits for each weight and bit
 
 since a pair of digits is shared by those output channels that hold both (da4ml, arXiv 2507.04535, finds them greedily).
-A channel that is read costs READ_LUT_PER_BIT for each of its bits, to be rounded and saturated, which takes a ReLU
-along. The constants are least squares against what yosys makes of small networks with trained weights and mixed bits
-(tests/hw_models/calibration.py repeats the fit). Over 38 networks that were left out, LUTs are off by 12 % in the
-median, most where 90 % of the weights or whole channels are gone; cycles are right for most, flip-flops off by 25 %.
+A sum behind which a ReLU is takes RELU LUTs for each of its bits: its bias, the ReLU, and rounding and saturation. So
+does each bit that an addition of two tensors reads.
+`digits`, `kept` and WEIGHT_SPREAD describe trained weights of 1200 layers and da4ml's graphs of them; the others are
+least squares against yosys, over 86 networks with trained weights and mixed bits (tests/hw_models/calibration.py).
 
 A product whose operands both have DSP_BITS bits or more takes a DSP block, a smaller one takes LUTs: the change that
 synthesis makes at about ten bits (Coelho et al., arXiv 2006.10159). So up to 8 bits the DSP count is honestly 0.
@@ -33,6 +36,7 @@ from dataclasses import dataclass
 from nas.errors import NasError
 from nas.network import (
     FLOAT_BITS,
+    Activated,
     Add,
     Conv2d,
     Input,
@@ -45,27 +49,20 @@ from nas.network import (
     weight_count,
 )
 
-CHAIN = 1.423
-SHARE = 0.344
-"""Constants of the adders, dimensionless; see the module's formula."""
+ADDER, SHARE, RELU = 1.336, 0.135, 0.697
+"""Constants of the module's formulas, dimensionless."""
 
-ROUNDED = 1.5
-"""Of weights spread as a normal distribution, in a format as wide as the largest of a channel."""
+WEIGHT_SPREAD = 0.15
+"""By how much of a weight's width the sums of shifted terms are wider than these, in the mean of a tree."""
 
-READ_LUT_PER_BIT = 0.3
-"""LUTs to round and saturate one channel, per bit of the result; the least that the fit may choose.
+ROUNDED = 1.8
+"""Of trained weights, in a format as wide as the largest of a channel."""
 
-Rough: the cost depends on the format of what is read, which the record does not hold.
-"""
+FF_PER_LUT = 0.265
+"""Pipeline registers per LUT of adders and ReLUs."""
 
-FF_PER_LUT = 0.26
-"""Pipeline registers per LUT of adders and of reading."""
-
-TREE_LEVELS = 1.567
+TREE_LEVELS = 1.535
 """Adder levels of a sum for each doubling of its digits; rounding and saturating add none that a fit could tell."""
-
-INPUT = "input"
-"""What every space calls the network's input."""
 
 LEVELS_PER_CYCLE = 5
 """Adder levels between registers: about 5 ns in UltraScale+ fabric, so for clocks up to 200 MHz."""
@@ -97,8 +94,7 @@ def layer_cost(layer: Layer) -> dict[str, float]:
         NasError: The layer is not quantized, or it is one that no design can hold.
     """
     known = layer if isinstance(layer, Input) else unrollable(layer)
-    costs = [reading(known, Live()), computing(known, Live()), storage(known) | {"cycles": fill_cycles(known)}]
-    return summed(costs)
+    return summed([reading(known, Live()), computing(known, Live()), storage(known) | {"cycles": fill_cycles(known)}])
 
 
 def summed(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -193,31 +189,25 @@ def storage(layer: Input | Unrolled) -> dict[str, float]:
 
 
 def reading(layer: Input | Unrolled, live: Live) -> dict[str, float]:
-    """Rounding and saturating one position of each tensor that is read; the network's input comes rounded."""
-    if isinstance(layer, Input) or INPUT in layer.inputs:
+    """Rounding and saturating one position of the terms of a sum, which no ReLU gives."""
+    if not isinstance(layer, Add | PairSum):
         return {}
-    bits = len(layer.inputs) * layer.in_shape[0] * live.inputs * read_share(layer, live.outputs) * act_bits(layer)
-    lut = READ_LUT_PER_BIT * bits
+    lut = RELU * len(layer.inputs) * layer.in_shape[0] * live.outputs * act_bits(layer)
     return {"lut": lut, "ff": FF_PER_LUT * lut}
 
 
-def read_share(layer: Unrolled, outputs: float = 1.0) -> float:
-    """Expected share of the channels that a layer reads, were zeros anywhere; the others need no hardware.
-
-    `outputs` is the share of its own channels that something reads.
-    """
+def filled_share(layer: Unrolled, live: Live) -> float:
+    """Expected share of a layer's outputs that are not constant, were zeros anywhere."""
     if not isinstance(layer, Conv2d | Linear):
-        return outputs
-    readers = outputs * weight_count(layer) / layer.in_shape[0]
-    return 1.0 - math.pow(1.0 - _kept(layer) / weight_count(layer), readers)
+        return live.inputs
+    groups, window = grouped(layer)
+    reads = live.inputs * (1.0 - math.pow(1.0 - kept_share(layer), window * live.taps))
+    return 1.0 - math.pow(1.0 - reads, layer.in_shape[0] / groups)
 
 
-def filled_share(layer: Unrolled, inputs: float) -> float:
-    """Expected share of a layer's outputs that are not constant, where that share of its inputs is not."""
-    if not isinstance(layer, Conv2d | Linear):
-        return inputs
-    terms = inputs * weight_count(layer) / layer.out_shape[0]
-    return 1.0 - math.pow(1.0 - _kept(layer) / weight_count(layer), terms)
+def grouped(layer: Conv2d | Linear) -> tuple[int, int]:
+    """Groups, and taps of the kernel."""
+    return (layer.groups, layer.kernel**2) if isinstance(layer, Conv2d) else (1, 1)
 
 
 def computing(layer: Input | Unrolled, live: Live) -> dict[str, float]:
@@ -226,10 +216,26 @@ def computing(layer: Input | Unrolled, live: Live) -> dict[str, float]:
         case Conv2d() | Linear():
             return _weighted(layer, live)
         case Add() | PairSum():
-            sums = live.outputs * layer.in_shape[0] * (act_bits(layer) + 1.0)
-            return {"lut": sums, "ff": FF_PER_LUT * sums, "cycles": 1 / LEVELS_PER_CYCLE}
+            bits = live.outputs * layer.in_shape[0] * (act_bits(layer) + grown(layer))
+            lut = bits + _relu(layer, bits)
+            return {"lut": lut, "ff": FF_PER_LUT * lut, "cycles": 1 / LEVELS_PER_CYCLE}
         case Input() | Mean() | RowMean():
             return {}
+
+
+def _relu(layer: Activated, bits: float) -> float:
+    return RELU * bits if layer.activation == "relu" else 0.0
+
+
+def grown(layer: Unrolled) -> float:
+    """By how many bits a layer's outputs are wider than what it reads; a product by +-1, of 2 bits, is no wider."""
+    match layer:
+        case Conv2d() | Linear():
+            return layer.precision.weight_bits - 2 + math.log2(1 + nonzeros(layer) / layer.out_shape[0])
+        case Add() | PairSum():
+            return 1.0
+        case Mean() | RowMean():
+            return math.log2(averaged(layer))
 
 
 def act_bits(layer: Unrolled) -> int:
@@ -247,41 +253,47 @@ def _quantized(layer: Layer, bits: int, what: str) -> int:
     return bits
 
 
-def _kept(layer: Conv2d | Linear) -> float:
-    """Weights that are not zero: pruning takes the smallest ones, rounding all below half a step."""
+def kept_share(layer: Conv2d | Linear) -> float:
+    """Share of weights that are not zero: pruning takes the smallest ones, rounding all below half a step."""
     weight = _quantized(layer, layer.precision.weight_bits, "weight_bits")
-    return min(float(nonzeros(layer)), weight_count(layer) * (1 - ROUNDED * math.ldexp(1.0, -weight)))
+    return min(nonzeros(layer) / weight_count(layer), 1 - ROUNDED * math.ldexp(1.0, -weight))
 
 
 def _weighted(layer: Conv2d | Linear, live: Live) -> dict[str, float]:
     act, weight = act_bits(layer), layer.precision.weight_bits
-    count, outputs = live.taps * live.inputs * live.outputs * _kept(layer), live.outputs * layer.out_shape[0]
-    groups, window = (layer.groups, layer.kernel**2) if isinstance(layer, Conv2d) else (1, 1)
-    shape = (layer.in_shape[0] * window * live.taps * live.inputs, outputs / groups)
+    outputs = live.outputs * layer.out_shape[0]
+    count = live.taps * live.inputs * live.outputs * kept_share(layer) * weight_count(layer)
     in_dsp = min(act, weight) >= DSP_BITS
-    adders = _wide_lut(count, shape, outputs, act, weight) if in_dsp else _adder_lut(count, shape, act, weight)
+    adders = _wide_lut(layer, live, count) if in_dsp else _adder_lut(layer, live, count, act, weight)
+    lut = adders + _relu(layer, filled_share(layer, live) * outputs * (act + grown(layer)))
     return {
-        "lut": adders,
-        "ff": FF_PER_LUT * adders,
+        "lut": lut,
+        "ff": FF_PER_LUT * lut,
         "dsp": float(nonzeros(layer)) if in_dsp else 0.0,
-        "cycles": TREE_LEVELS * math.log2(1 + count * _digits(weight) / outputs) / LEVELS_PER_CYCLE,
+        "cycles": TREE_LEVELS * math.log2(1 + count * _digits(layer, weight) / outputs) / LEVELS_PER_CYCLE,
     }
 
 
-def _digits(weight_bits: int) -> float:
-    return max(1.0, weight_bits / 3 + 1 / 9)
+def _digits(layer: Conv2d | Linear, weight_bits: int) -> float:
+    """Of a weight that is not zero, in the mean."""
+    density = nonzeros(layer) / weight_count(layer)
+    return 1 + (weight_bits - 2) * (3 - density**2) / 9
 
 
-def _adder_lut(count: float, shape: tuple[float, float], act: int, weight: int) -> float:
-    """The module's formula; `shape` is (inputs of all groups, output channels that read each)."""
-    inputs, readers = shape
-    digits = count * _digits(weight)
-    density = digits / (inputs * readers * weight)
-    return CHAIN * digits * act / math.pow(1 + 2 * readers * density**2, SHARE)
+def _adder_lut(layer: Conv2d | Linear, live: Live, count: float, act: int, weight: int) -> float:
+    """The module's formula."""
+    groups, window = grouped(layer)
+    outputs, inputs = live.outputs * layer.out_shape[0], live.taps * live.inputs * window * layer.in_shape[0] / groups
+    digits = count * _digits(layer, weight)
+    filling = digits / (inputs * outputs * weight)
+    sharing = math.pow(1 + inputs * max(outputs / groups - 1, 0) * filling**2, SHARE)
+    adders = max(digits - filled_share(layer, live) * outputs, 0.0)
+    return ADDER * adders * (act + WEIGHT_SPREAD * weight) / sharing
 
 
-def _wide_lut(count: float, shape: tuple[float, float], outputs: float, act: int, weight: int) -> float:
+def _wide_lut(layer: Conv2d | Linear, live: Live, count: float) -> float:
     """The tree that sums the products of DSP blocks, but never less than the adders that fewer bits would take."""
-    tree = count * (act + weight + math.log2(1 + count / outputs))
+    act, weight = layer.precision.act_bits, layer.precision.weight_bits
+    tree = count * (act + weight + math.log2(1 + count / (live.outputs * layer.out_shape[0])))
     narrower = [(DSP_BITS - 1, weight), (act, DSP_BITS - 1)]
-    return max(tree, *(_adder_lut(count, shape, *bits) for bits in narrower))
+    return max(tree, *(_adder_lut(layer, live, count, *bits) for bits in narrower))
