@@ -4,6 +4,11 @@ Where weights are pruned, a value may have none left and be constant, or none ma
 its hardware goes, and with it what only fed it or only followed from it. The shares of such values are expected ones,
 as if zeros fell anywhere; next to padding, fewer weights can save a value. A layer that reads more bits than its source
 has is priced by those of the source.
+
+Over 41 designs that were listed before the formulas were chosen and looked at once after that, LUTs by yosys are off by
+9 % in the median, with a rank correlation of 0.98. Interaction networks are priced about 25 % too low; most off are
+small designs with 90 % of the weights gone, where a few values more or less are constant. Cycles are right for most;
+flip-flops are off by 16 %, those of wide layers by half.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.bench.fpga_corpus import Row, completed, read_table
 from experiments.bench.fpga_designs import designs, rows_of_runs
-from experiments.bench.fpga_model import csynth_figures, model_figures
+from experiments.bench.fpga_model import csynth_figures, finalist_figures, model_figures
 from experiments.bench.results import Figure, figure
 from fpga.folding import Folding, choose
 from fpga.folding_options import Option, pruned
@@ -123,8 +123,9 @@ def fpga(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict
     say(f"{instances} foldings against exhaustive search")
     figures |= equal_exhaustive(instances)
     figures |= designs(quick, runs, out, say)
-    rows = read_table() if quick else _synthesised(runs, say) + rows_of_runs(runs)
-    return figures | model_figures(rows) | csynth_figures()
+    rows = read_table() if quick else _synthesised(runs, say)
+    made = [] if quick else rows_of_runs(runs)
+    return figures | model_figures(rows) | finalist_figures(made, rows) | csynth_figures()
 
 
 def _synthesised(runs: Path, say: Callable[[str], None]) -> list[Row]:

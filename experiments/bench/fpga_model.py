@@ -32,7 +32,7 @@ def predicted(rows: Sequence[Row], name: str) -> FloatArray:
 
 
 def model_figures(rows: Sequence[Row]) -> dict[str, Figure]:
-    """Median errors relative to synthesis and rank correlations, over the designs that no constant was fitted to."""
+    """Median errors relative to synthesis and rank correlations, over the table's designs that test the model."""
     tested, figures = [row for row in rows if row.use == "test"], dict[str, Figure]()
     for name, what in UNITS.items():
         truth, model = np.array([float(getattr(row, name)) for row in tested]), predicted(tested, name)
@@ -46,6 +46,16 @@ def model_figures(rows: Sequence[Row]) -> dict[str, Figure]:
             [abs(row.estimate_lut / row.lut - 1) for row in tested], "da4ml's estimate, relative to LUTs by yosys"
         )
     }
+
+
+def finalist_figures(made: Sequence[Row], rows: Sequence[Row]) -> dict[str, Figure]:
+    """`lut_model_finalists_median_error`: of designs of runs; those that the table has are left out."""
+    known = {row.network for row in rows}
+    fresh = [row for row in made if row.network not in known]
+    if not fresh:
+        return {}
+    errors = np.abs(predicted(fresh, "lut") / np.array([row.lut for row in fresh]) - 1)
+    return {"lut_model_finalists_median_error": figure(errors.tolist(), f"relative to {UNITS['lut']}, finalists")}
 
 
 def csynth_figures() -> dict[str, Figure]:
