@@ -24,6 +24,9 @@ from nas.errors import NasError
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
 
+SOON = 10_000
+"""Products (`fpga.unrolling.products`) up to which RTL is traced, compiled and simulated in about a minute."""
+
 
 def emit(design: Design, folder: Path, part: str, clock_hz: float, vectors: FloatArray) -> Path:
     """Write the design as a Verilog project with a testbench, and as VHDL below it, and return its folder.

@@ -9,31 +9,36 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from experiments.bench.fpga_corpus import Row, synthesised
-from experiments.bench.fpga_runs import DEVICE, FAMILIES, Job, Made, available, by_hand, finished, jobs
+from experiments.bench.fpga_runs import DEVICE, Job, Made, alone, by_hand, cnn_config, finished, jobs, left
+from experiments.bench.fpga_verified import WAYS, Verified, verified
+from experiments.bench.fpga_verified import table as verifications
 from experiments.bench.results import Figure
+from experiments.config import Config
 from experiments.plan import OpenRun
 from experiments.rundir import atomic_write
 from experiments.stages.finalize import member_design
-from fpga import hls, reference, rtl
+from fpga import rtl
 from fpga.positions import pieces
-from fpga.tools import ToolError
+from fpga.tools import ToolError, find
 from fpga.unrolling import products
 from hw_models.rtl_cost import rtl_cost
 from nas.design import Design
 from nas.errors import NasError
-from nas.genotype import FloatArray
-from supernet.evaluate import all_images, design_logits
+from supernet.evaluate import all_images
 
 CLOCK_HZ = 200e6
 _LIMIT_S = 7200.0
-_MOST_SIMULATED = 5000
-"""Products up to which compiling the RTL's simulation takes about a minute."""
+YOSYS = "yosys.json"
+
+_VERIFIED = """## Verification
+
+Test images on which a way to compute differs from the integer reference in any logit. The CNN is trained on digits."""
 
 
 @dataclass(frozen=True)
@@ -84,32 +89,53 @@ def designs(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> d
         out: Where the table goes.
         say: Told of every step.
     """
+    if commands := left(quick, runs):
+        say(
+            "\n".join(
+                [f"{len(commands)} runs are not finished. They are made now, one after the other; or stop", *commands]
+            )
+        )
+    small = cnn_config()
+    checked = [_checked("small CNN, digits", alone(small, runs, say), small, say)]
     hand = by_hand(quick, runs, say)
     label = ("deepsets", "8", "32-32-32 / 32, made by hand")
-    points, mismatches = [*PUBLISHED, _estimated(label, hand)], list[float]()
-    theirs = points[-1] if quick else _synthesised(label, hand, runs / "jets-by-hand", say)
+    points = [*PUBLISHED, _estimated(label, hand)]
+    theirs = points[-1] if quick else _synthesised(label, hand, say)
     points += [] if quick or theirs is None else [theirs]
     ratio: dict[str, Figure] = {}
     for job in jobs(quick):
-        if not available(job.family):
-            say(f"{job.name}: skipped, there is no config {FAMILIES[job.family]}.yaml")
-            continue
         opened = finished(job, quick, runs, say)
-        front, folder = _front(opened), runs / opened.context.config.name
+        front = _front(opened)
         labels = {name: (job.family, str(job.particles or "16 features"), name) for name in front}
         points += [_estimated(labels[name], made) for name, made in front.items()]
-        made = [] if quick else [_synthesised(labels[name], front[name], folder, say) for name in _notable(front, hand)]
+        made = [] if quick else [_synthesised(labels[name], front[name], say) for name in _notable(front, hand)]
         points += [point for point in made if point is not None]
         if job == Job("deepsets", 8):
             ratio = _ratio([point for point in points if point.particles == "8"], theirs)
         chosen = _simulable(front)
-        if chosen is not None:
-            mismatches.append(_mismatches(front[chosen].design, opened, folder / f"verified-{chosen}.json", say))
+        checked.append(_checked(" ".join(labels[chosen]), front[chosen], opened.context.config, say))
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / f"fpga-designs{'-quick' if quick else ''}.md", table(points))
-    worst = (min(mismatches, default=0.0), max(mismatches, default=0.0))
-    unit = "test jets with an answer that differs in any of the four ways, all designs"
-    return ratio | {"mismatches": Figure(sum(mismatches), unit, worst, len(mismatches))}
+    atomic_write(
+        out / f"fpga-designs{'-quick' if quick else ''}.md", f"{table(points)}\n{_VERIFIED}\n\n{verifications(checked)}"
+    )
+    return ratio | mismatches(checked)
+
+
+def _checked(name: str, made: Made, config: Config, say: Callable[[str], None]) -> Verified:
+    return verified(name, made, all_images(config.data.load(config.seed).test, made.design.network), say)
+
+
+def mismatches(checked: list[Verified]) -> dict[str, Figure]:
+    """`mismatches` of all designs in all ways, and `ways_not_held`, which no tool could carry; the table says why."""
+    counts = [sum(one for one in found.outcomes.values() if isinstance(one, int)) for found in checked]
+    absent = [sum(isinstance(one, str) for one in found.outcomes.values()) for found in checked]
+    unit = "test images with an answer that differs in any way, all designs"
+    return {
+        "mismatches": Figure(sum(counts), unit, (min(counts), max(counts)), len(checked)),
+        "ways_not_held": Figure(
+            sum(absent), f"of {len(WAYS)} for each design, all designs", (min(absent), max(absent)), len(checked)
+        ),
+    }
 
 
 Label = tuple[str, str, str]
@@ -123,7 +149,7 @@ def _front(opened: OpenRun) -> dict[str, Made]:
     for member in opened.members(DEVICE):
         if member["on_front"]:
             home = context.run.stage_dir(stage) / member["id"].rsplit("-", 1)[1]
-            found[member["id"]] = Made(member_design(context, home, member), member["measured"]["error"])
+            found[member["id"]] = Made(member_design(context, home, member), member["measured"]["error"], home)
     return found
 
 
@@ -140,10 +166,11 @@ def _notable(front: Mapping[str, Made], hand: Made) -> list[str]:
     return list(dict.fromkeys([best, *cheapest]))
 
 
-def _simulable(front: Mapping[str, Made]) -> str | None:
-    """The most accurate network whose RTL is soon simulated."""
-    small = [name for name in front if products(front[name].design) <= _MOST_SIMULATED]
-    return min(small, key=lambda name: front[name].error, default=None)
+def _simulable(front: Mapping[str, Made]) -> str:
+    """The most accurate network whose RTL is soon simulated; where there is none, that of the fewest products."""
+    count = {name: products(made.design) for name, made in front.items()}
+    small = [name for name in front if count[name] <= rtl.SOON]
+    return min(small, key=lambda name: front[name].error) if small else min(front, key=lambda name: count[name])
 
 
 def _estimated(label: Label, made: Made) -> Point:
@@ -152,28 +179,42 @@ def _estimated(label: Label, made: Made) -> Point:
     return Point(*label, 1 - made.error, cost["lut"], cost["ff"], cost["dsp"], latency_ns, "estimate")
 
 
-def _synthesised(label: Label, made: Made, folder: Path, say: Callable[[str], None]) -> Point | None:
+def _synthesised(label: Label, made: Made, say: Callable[[str], None]) -> Point | None:
     """The design's point by yosys; None, and told why, where that cannot be had."""
-    kept, parts = folder / f"yosys-{label[2].split(',')[0].replace(' / ', '-')}.json", pieces(made.design)
-    if not kept.exists():
-        say(f"{' '.join(label)}: synthesis")
-        try:
-            found = [[asdict(synthesised("test", folder.name, part, _LIMIT_S)), count] for part, count in parts]
-        except (ToolError, NasError) as error:
-            say(f"{' '.join(label)}: not synthesised, {error}")
-            return None
-        atomic_write(kept, json.dumps(found, indent=1))
-    rows = [(Row(**row), count) for row, count in json.loads(kept.read_text())]
+    kept, parts, name = made.home / YOSYS, pieces(made.design), " ".join(label)
+    try:
+        find("yosys")
+        if not kept.exists():
+            say(f"{name}: synthesis")
+            atomic_write(kept, json.dumps(_pieces(parts, made), indent=1))
+    except ToolError as error:
+        say(f"{name}: not synthesised, {error}")
+        return None
+    found = json.loads(kept.read_text())
+    if isinstance(found, str):
+        say(f"{name}: not synthesised, {found}; delete {kept} to try again")
+        return None
+    rows = [(Row(**row), count) for row, count in found]
     lut, ff = (float(sum(count * getattr(row, key) for row, count in rows)) for key in ("lut", "ff"))
     latency_ns = sum(row.cycles for row, _ in rows) / CLOCK_HZ * 1e9
     how = "yosys synthesis" if len(parts) == 1 else "yosys synthesis of one particle, times all, and of the rest"
     return replace(_estimated(label, made), lut=lut, ff=ff, dsp=0.0, latency_ns=latency_ns, obtained=how)
 
 
+def _pieces(parts: list[tuple[Design, int]], made: Made) -> list[tuple[dict[str, Any], int]] | str:
+    """Rows of the pieces, each with its count; or why there are none, which hours need not be spent on twice."""
+    try:
+        return [
+            (asdict(synthesised("test", made.home.parents[1].name, part, _LIMIT_S)), count) for part, count in parts
+        ]
+    except NasError as error:
+        return str(error).splitlines()[0]
+
+
 def rows_of_runs(runs: Path) -> list[Row]:
     """What `designs` synthesised: networks that were searched, trained and fine-tuned, to none of which was fitted."""
-    kept = sorted(runs.glob("jets-*/yosys-*.json"))
-    return [Row(**row) for path in kept for row, _ in json.loads(path.read_text())]
+    found = [json.loads(path.read_text()) for path in sorted(runs.glob(f"jets-*/*/*/{YOSYS}"))]
+    return [Row(**row) for rows in found if not isinstance(rows, str) for row, _ in rows]
 
 
 def _ratio(points: list[Point], theirs: Point | None) -> dict[str, Figure]:
@@ -188,26 +229,6 @@ def _ratio(points: list[Point], theirs: Point | None) -> dict[str, Figure]:
     ]  # fmt: skip
     ratio = min(ours, default=float("inf")) / theirs.lut
     return {"lut_ratio_to_paper_deepsets": Figure(ratio, f"LUTs, {theirs.obtained}", (ratio, ratio), len(ours))}
-
-
-def _mismatches(design: Design, opened: OpenRun, kept: Path, say: Callable[[str], None]) -> float:
-    """Test jets on which fake quantization, C simulation or RTL differ from the integer reference."""
-    if not kept.exists():
-        say(f"{kept.parent.name}: verification of {kept.stem.removeprefix('verified-')}")
-        images = all_images(opened.context.data.test, design.network)
-        atomic_write(kept, json.dumps(verified(design, images), indent=1))
-    return float(sum(json.loads(kept.read_text()).values()))
-
-
-def verified(design: Design, images: FloatArray) -> dict[str, int]:
-    """By each of the other three ways, the images, shape (n, *input shape), on which it differs from the reference."""
-    expected = reference.run(design, images)
-    with tempfile.TemporaryDirectory() as place:
-        project = hls.emit(design, Path(place) / "hls4ml", "xcvu13p-flga2577-2-e", CLOCK_HZ)
-        in_c = hls.compare(design, project, images).mismatches
-        in_rtl = rtl.compare(design, rtl.emit(design, Path(place) / "rtl", "", CLOCK_HZ, images[:1]), images, _LIMIT_S)
-    torch = int((design_logits(design, images) != expected).any(axis=1).sum())
-    return {"fake quantization": torch, "C simulation": in_c, "RTL": in_rtl.mismatches}
 
 
 def table(points: list[Point]) -> str:

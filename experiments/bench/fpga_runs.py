@@ -1,21 +1,23 @@
-"""The pipelines behind `nas bench fpga`: three families on 8, 16 and 32 particles, and a network made by hand.
+"""The pipelines behind `nas bench fpga`: three families on 8, 16 and 32 particles, a network made by hand, and a CNN.
 
 Each is a run directory that resumes. Several may be made at once, elsewhere or beforehand:
 
     python -m experiments.bench.fpga_runs RUNS deepsets 8
+
+`left` tells which of them are still to be made.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import typer
 
 from experiments.bench.demo import CONFIG, merged
 from experiments.config import Config, config_from
@@ -25,7 +27,10 @@ from experiments.plan import OpenRun, open_run, plan
 from experiments.rundir import atomic_write
 from experiments.strict import read_yaml
 from fpga import reference
+from hw_models.device import load_device
 from nas.design import Design, load_design, save_design
+from nas.errors import NasError
+from nas.genotype import random_population
 from supernet.evaluate import all_images, fine_tune
 
 CONFIGS = CONFIG.parent
@@ -44,6 +49,14 @@ BY_HAND = {
     "precision": {"weight_bits": [8], "act_bits": [8]},
 }  # fmt: skip
 """Deep sets of arXiv 2402.01876: 32-32-32 for each particle, 32 behind the mean, 8 bits."""
+
+CNN: Mapping[str, Any] = {
+    "name": "mobile", "stem": 6, "stem_stride": 2, "kernel": [3], "expand": [2],
+    "stages": [{"width": 6, "stride": 1, "depth": [1]}, {"width": 12, "stride": 2, "depth": [1]}],
+    "precision": {"weight_bits": [3, 4, 6], "act_bits": [4, 6], "sparsity": [0, 0.25, 0.5]},
+}  # fmt: skip
+"""A standard, depthwise and pointwise convolutions, a residual sum and a mean, each in bits and with zeros of its own;
+few enough products for RTL with all positions at once."""
 
 QUICK: Mapping[str, Any] = {
     "predictors": {"accuracy": {"samples": 40}},
@@ -76,11 +89,6 @@ def jobs(quick: bool) -> list[Job]:
     return [Job("mlp", FEATURES), *(Job(family, count) for family in FAMILIES for count in PARTICLES)]
 
 
-def available(family: str) -> bool:
-    """Whether there is a config of a family."""
-    return (CONFIGS / f"{FAMILIES[family]}.yaml").exists()
-
-
 def job_config(job: Job, quick: bool) -> Config:
     """The family's config on so many particles, without constraints, on the published designs' chip.
 
@@ -107,48 +115,100 @@ def finished(job: Job, quick: bool, runs: Path, say: Callable[[str], None]) -> O
 
 @dataclass(frozen=True)
 class Made:
-    """A design, and its error on the test split by integer arithmetic."""
+    """A trained design, its error on the test split by integer arithmetic, and the folder that is its own."""
 
     design: Design
     error: float
+    home: Path
 
 
 def by_hand(quick: bool, runs: Path, say: Callable[[str], None]) -> Made:
     """The network made by hand, on 8 particles: trained alone by the deep sets' recipe, and fine-tuned as finalists."""
+    return alone(by_hand_config(quick), runs, say)
+
+
+def by_hand_config(quick: bool) -> Config:
+    """Deep sets' config, of one network."""
     values = read_yaml(CONFIGS / f"{FAMILIES['deepsets']}.yaml")
     floats = sum(epochs for phase, epochs in values["supernet"]["epochs"].items() if phase != "precision")
-    alone = {
+    once = {
         "strategy": "progressive", "subnets_per_step": {},
         "epochs": {"full": floats, "precision": values["supernet"]["epochs"]["precision"]},
     }  # fmt: skip
     values |= {"name": "jets-by-hand", "devices": [{"name": DEVICE}], "space": {"name": "deepsets", **BY_HAND}}
-    values |= {"data": {**values["data"], "particles": 8}, "supernet": {**values["supernet"], **alone}}
-    config = config_from(_shortened(values) if quick else values, "jets-deepsets.yaml, by hand")
+    values |= {"data": {**values["data"], "particles": 8}, "supernet": {**values["supernet"], **once}}
+    return config_from(_shortened(values) if quick else values, "jets-deepsets.yaml, by hand")
+
+
+def cnn_config() -> Config:
+    """The digits' config with one architecture of `CNN`; it trains in seconds, so there is no short form."""
+    values = read_yaml(CONFIGS / "digits.yaml")
+    values |= {"name": "digits-cnn", "devices": [{"name": DEVICE}], "space": CNN}
+    values["supernet"] |= {"epochs": {"full": 120, "precision": 40}}
+    values["finalize"] |= {"epochs": 60, "learning_rate": 5e-3}
+    return config_from(values, "digits.yaml, for a small CNN")
+
+
+def alone(config: Config, runs: Path, say: Callable[[str], None]) -> Made:
+    """A member of the config's space, drawn by its seed: trained, quantized and fine-tuned as finalists are."""
     train_only(config, runs, say)
     context = Context(config, runs)
-    network = context.space.lower([0] * len(context.space.genes))
-    folder = context.run.stage_dir(plan(config).train)
-    key = hashlib.sha256(config.slice("finalize").encode()).hexdigest()[:12]
-    kept, score = folder / f"by-hand-{key}.npz", folder / f"by-hand-{key}.json"
+    network = context.space.lower(random_population(context.space, 1, np.random.default_rng(config.seed))[0].tolist())
+    trained = context.run.stage_dir(plan(config).train)
+    home = trained / f"alone-{hashlib.sha256(config.slice('finalize').encode()).hexdigest()[:12]}"
+    kept, score = home / "design.npz", home / "error.json"
     if not score.exists():
-        training = context.trained(folder)
-        subnet = training.specialise(network)
+        home.mkdir(exist_ok=True)
+        training = context.trained(trained)
+        subnet = training.specialise(network, context.formats(load_device(DEVICE)))
         fine_tune(subnet, training.full_subnet(), context.data.train, context.fine_tuning(), config.seed)
         design = subnet.design()
         logits = reference.run(design, all_images(context.data.test, network))
         save_design(design, kept)
         atomic_write(score, json.dumps(float(np.mean(logits.argmax(1) != context.data.test.labels.numpy()))))
-    return Made(load_design(network, kept), json.loads(score.read_text()))
+    return Made(load_design(network, kept), json.loads(score.read_text()), home)
 
 
-def main() -> None:
-    """Make one run: the folder of runs, the family or `by-hand`, and the particles, 0 for the 16 features."""
-    runs, family, *particles = sys.argv[1:]
-    if family == "by-hand":
-        by_hand(False, Path(runs), print)
+def left(quick: bool, runs: Path) -> list[str]:
+    """The commands that make those runs of the benchmark that are not finished, one after the other or at once."""
+    wanted = [job for job in jobs(quick) if not _is_finished(job_config(job, quick), runs)]
+    short = " --quick" if quick else ""
+    return [f"python -m experiments.bench.fpga_runs {runs} {job.family} {job.particles}{short}" for job in wanted]
+
+
+def _is_finished(config: Config, runs: Path) -> bool:
+    return all(map(Context(config, runs).run.is_done, plan(config).all))
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    runs: Annotated[Path, typer.Argument(help="Folder of runs.")],
+    what: Annotated[Literal["mlp", "deepsets", "interaction", "by-hand", "cnn"], typer.Argument(help="Which run.")],
+    particles: Annotated[int, typer.Argument(help="8, 16 or 32; 0 for mlp's 16 high-level features.")] = 8,
+    quick: Annotated[bool, typer.Option(help="As `nas bench fpga --quick` makes it.")] = False,
+) -> None:
+    """Make one run of `nas bench fpga`, or go on with it."""
+    try:
+        _make(runs, what, particles, quick)
+    except NasError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _make(runs: Path, what: str, particles: int, quick: bool) -> None:
+    known = [job.particles for job in jobs(False) if job.family == what]
+    if what == "by-hand":
+        by_hand(quick, runs, print)
+    elif what == "cnn":
+        alone(cnn_config(), runs, print)
+    elif particles in known:
+        finished(Job(what, particles), quick, runs, print)
     else:
-        finished(Job(family, int(particles[0])), False, Path(runs), print)
+        raise NasError(f"PARTICLES of {what} must be one of {known}, got {particles}")
 
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from experiments.bench.fpga_corpus import (
     DRAWN,
@@ -17,10 +19,17 @@ from experiments.bench.fpga_corpus import (
     to_text,
     write_table,
 )
-from experiments.bench.fpga_designs import PUBLISHED, Point, _ratio, table
-from experiments.bench.fpga_runs import CONFIGS, available, job_config, jobs
+from experiments.bench.fpga_designs import PUBLISHED, Point, _ratio, _simulable, _synthesised, mismatches, table
+from experiments.bench.fpga_runs import CONFIGS, Job, Made, app, cnn_config, job_config, jobs, left
+from experiments.bench.fpga_verified import WAYS, Verified, _operations, compared, verified
+from experiments.bench.fpga_verified import table as verifications
 from experiments.config import load_config
+from fpga import rtl
+from fpga.tools import missing
+from nas.design import Design, LayerNumbers
+from nas.fixed_point import FixedPoint
 from nas.genotype import random_population
+from nas.network import Input, Linear, Mean, Network, PairSum, Precision
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -52,12 +61,11 @@ def test_the_table_holds_members_of_the_sources() -> None:
 
 def test_every_run_has_a_config_of_its_particles() -> None:
     for job in jobs(False):
-        if available(job.family):
-            config = job_config(job, False)
-            assert config.name == f"jets-{job.name}"
-            if job.particles:
-                assert config.data.source.input_shape == (3, job.particles, 1)
-                assert config.build_space().maximal()
+        config = job_config(job, False)
+        assert config.name == f"jets-{job.name}"
+        if job.particles:
+            assert config.data.source.input_shape == (3, job.particles, 1)
+            assert config.build_space().maximal()
 
 
 OURS = Point("deepsets", "8", "ours", 0.63, 30.0, 1.0, 0.0, 40.0, "yosys synthesis")
@@ -79,3 +87,85 @@ def test_every_row_tells_how_it_was_obtained() -> None:
     assert len(rows) == len(PUBLISHED) + 1
     assert all("published" in row for row in rows[:-1])
     assert rows[-1] == "| deepsets | 8 | ours | 63.00 | 30 | 1 | 0 | 40 | yosys synthesis |"
+
+
+def linear(width: int) -> Design:
+    """A layer of that many products, as every one is kept."""
+    layers = (Input("in", (width,)), Linear("head", ("in",), (width,), (1,), precision=Precision(2, 2)))
+    numbers = LayerNumbers(FixedPoint(True, 2, 0), np.ones((1, width)), np.zeros(1), np.zeros(1, dtype=np.int64))
+    return Design(Network(layers), {"head": numbers})
+
+
+def pairs() -> Design:
+    """Sums over pairs, which no stream carries."""
+    layers = (
+        Input("in", (2, 2, 1)),
+        PairSum("pairs", ("in", "in"), (2, 2, 1), Precision(3, 3)),
+        Mean("mean", ("pairs",), (2, 2, 2), Precision(3, 3)),
+        Linear("head", ("mean",), (2,), (3,), precision=Precision(3, 3)),
+    )
+    fmt = FixedPoint(True, 3, 1)
+    weight, frac = np.array([[1.0, -1.0], [0.5, 0.0], [1.5, 1.0]]), np.ones(3, dtype=np.int64)
+    head = LayerNumbers(fmt, weight, np.zeros(3), frac)
+    return Design(Network(layers), {"pairs": LayerNumbers(fmt), "mean": LayerNumbers(fmt), "head": head})
+
+
+def test_the_small_cnn_has_every_kind_of_layer_and_differing_bits_and_zeros() -> None:
+    space = cnn_config().build_space()
+    network = space.lower(random_population(space, 1, np.random.default_rng(cnn_config().seed))[0].tolist())
+    told = verifications([Verified("cnn", Made(linear(3), 0.25, Path()), 7, dict.fromkeys(WAYS, 0))])
+    assert told.splitlines()[-1] == "| cnn | linear | 2 | 0 | 3 | 75.00 | 7 | 0 | 0 | 0 | 0 |"
+    assert _operations(network) == "conv 3x3, pointwise, depthwise, residual sum, mean, linear"
+    assert len({layer.precision for layer in network.weighted}) > 2
+    assert len({layer.sparsity for layer in network.weighted}) > 1
+
+
+@pytest.mark.skipif(bool({"verilator", "g++"} & missing().keys()), reason="needs verilator and g++")
+def test_what_a_tool_cannot_carry_says_why_and_the_other_ways_are_held() -> None:
+    design = pairs()
+    outcomes = compared(design, np.random.default_rng(0).uniform(-3, 3, (200, 2, 2, 1)))
+    assert {way: outcome for way, outcome in outcomes.items() if way != WAYS[2]} == dict.fromkeys(
+        (way for way in WAYS if way != WAYS[2]), 0
+    )
+    assert "layer pairs: a sum over pairs needs all particles at once" in str(outcomes[WAYS[2]])
+    found = mismatches([Verified("pairs", Made(design, 0.5, Path()), 200, outcomes)])
+    assert (found["mismatches"].value, found["ways_not_held"].value) == (0, 1)
+    wrong = mismatches([Verified("pairs", Made(design, 0.5, Path()), 200, {**outcomes, WAYS[3]: 5})])
+    assert wrong["mismatches"].value == 5
+
+
+def test_a_missing_tool_is_named_and_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    made, images = Made(linear(3), 0.5, tmp_path), np.random.default_rng(0).uniform(-3, 3, (50, 3))
+    found = verified("linear", made, images, lambda _: None)
+    assert found.outcomes[WAYS[0]] == 0
+    assert all("is not on PATH" in str(found.outcomes[way]) for way in WAYS[1:])
+    assert not list(tmp_path.iterdir())
+    assert _synthesised(("mlp", "8", "linear"), made, lambda _: None) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_most_accurate_that_is_soon_simulated_is_verified_or_else_the_smallest() -> None:
+    sizes = {"large": rtl.SOON + 2, "larger": rtl.SOON + 3, "small": 4, "worse": 3}
+    front = {name: Made(linear(size), 0.1 * place, Path()) for place, (name, size) in enumerate(sizes.items())}
+    assert _simulable(front) == "small"
+    assert _simulable({name: front[name] for name in ("larger", "large")}) == "large"
+
+
+def test_what_is_left_to_make_is_a_command_each(tmp_path: Path) -> None:
+    commands = left(False, tmp_path)
+    assert len(commands) == len(jobs(False))
+    for command in commands:
+        family, particles = command.split()[-2:]
+        assert command == f"python -m experiments.bench.fpga_runs {tmp_path} {family} {particles}"
+        assert Job(family, int(particles)) in jobs(False)
+    assert not list(tmp_path.iterdir())
+    assert left(True, tmp_path)[0].endswith(" 8 --quick")
+
+
+def test_a_run_that_is_none_of_the_benchmark_is_refused(tmp_path: Path) -> None:
+    for arguments, law in ((["deepsets", "12"], "one of \\[8, 16, 32\\], got 12"), (["sets"], "'sets' is not one of")):
+        result = CliRunner().invoke(app, [str(tmp_path), *arguments])
+        assert result.exit_code == 2
+        assert re.search(law, result.stderr)
+    assert not list(tmp_path.iterdir())
