@@ -34,6 +34,9 @@ from supernet.evaluate import all_images
 
 CLOCK_HZ = 200e6
 _LIMIT_S = 7200.0
+_SOON = 1500
+"""Products of RTL that is simulated within seconds."""
+
 YOSYS = "yosys.json"
 
 _VERIFIED = """## Verification
@@ -112,7 +115,7 @@ def designs(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> d
         points += [point for point in made if point is not None]
         if job == Job("deepsets", 8):
             ratio = _ratio([point for point in points if point.particles == "8"], theirs)
-        chosen = _simulable(front)
+        chosen = _simulable(front, _SOON if quick else rtl.SOON)
         checked.append(_checked(" ".join(labels[chosen]), front[chosen], opened.context.config, say))
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(
@@ -166,10 +169,10 @@ def _notable(front: Mapping[str, Made], hand: Made) -> list[str]:
     return list(dict.fromkeys([best, *cheapest]))
 
 
-def _simulable(front: Mapping[str, Made]) -> str:
-    """The most accurate network whose RTL is soon simulated; where there is none, that of the fewest products."""
+def _simulable(front: Mapping[str, Made], most: int) -> str:
+    """The most accurate network of at most so many products; where there is none, that of the fewest."""
     count = {name: products(made.design) for name, made in front.items()}
-    small = [name for name in front if count[name] <= rtl.SOON]
+    small = [name for name in front if count[name] <= most]
     return min(small, key=lambda name: front[name].error) if small else min(front, key=lambda name: count[name])
 
 

@@ -18,7 +18,7 @@ from fpga import hls, rtl
 from fpga.build import Build, folded_build
 from fpga.folded import folded
 from fpga.tools import ToolError
-from fpga.unrolling import products
+from fpga.unrolling import LARGEST_PRODUCTS, products
 from hw_models.device import Device, load_device
 from hw_models.onnx_runtime import predict
 from hw_models.quantized_onnx import engine_model
@@ -145,9 +145,16 @@ def _write_hls(context: Context, device: Device, design: Design, path: Path) -> 
     check, images = _write_project(context, device, design, path, hls.UNROLLED), _test_images(context, design)
     if (count := products(design)) <= rtl.SOON:
         return {**check, "rtl": _write_rtl(design, device.part, device.clock_hz, path, images)}
-    law = f"{count} non-zero weights times positions, above {rtl.SOON}, take longer than a minute to simulate"
-    remedy = f"`nas fpga synth {context.run.path} --device {device.name} --limit 3600` writes and simulates the RTL"
-    return {**check, "rtl": {"missing": f"{law}; {remedy}"}}
+    return {**check, "rtl": {"missing": why_no_rtl(count, context.run.path, device.name)}}
+
+
+def why_no_rtl(count: int, run: Path, device_name: str) -> str:
+    """What to tell of a design of so many products, and the remedy."""
+    what = f"{count} non-zero weights, each counted once per position"
+    if count > LARGEST_PRODUCTS:
+        return f"{what}, above {LARGEST_PRODUCTS}, are too many to unroll; prune more, or take fewer channels"
+    remedy = f"`nas fpga synth {run} --device {device_name} --limit 3600` writes the RTL and simulates it"
+    return f"{what}, above {rtl.SOON}, take more than a minute to simulate; {remedy}"
 
 
 def _write_project(context: Context, device: Device, design: Design, path: Path, build: Build) -> dict[str, Any]:

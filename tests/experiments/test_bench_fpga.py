@@ -148,8 +148,8 @@ def test_a_missing_tool_is_named_and_not_kept(monkeypatch: pytest.MonkeyPatch, t
 def test_the_most_accurate_that_is_soon_simulated_is_verified_or_else_the_smallest() -> None:
     sizes = {"large": rtl.SOON + 2, "larger": rtl.SOON + 3, "small": 4, "worse": 3}
     front = {name: Made(linear(size), 0.1 * place, Path()) for place, (name, size) in enumerate(sizes.items())}
-    assert _simulable(front) == "small"
-    assert _simulable({name: front[name] for name in ("larger", "large")}) == "large"
+    assert _simulable(front, rtl.SOON) == "small"
+    assert _simulable({name: front[name] for name in ("larger", "large")}, rtl.SOON) == "large"
 
 
 def test_what_is_left_to_make_is_a_command_each(tmp_path: Path) -> None:
