@@ -10,8 +10,8 @@ A layer's sums cost, in LUTs,
     ADDER * (digits - sums) * (act_bits + WEIGHT_SPREAD * weight_bits) / sharing
     digits  = kept * (1 + (weight_bits - 2) * (3 - density^2) / 9): of the canonical signed digit form, which has a
               third of a digit for each bit of a uniform weight; bells have fewer, but not what pruning leaves of them
-    density = 1 - sparsity
     kept    = weights that neither pruning nor rounding makes 0: rounding leaves 1 - ROUNDED / 2^weight_bits of all
+    density = kept of all
     sums    = outputs that have a digit: n digits take n - 1 adders
     sharing = (1 + inputs * (outputs - 1) * filling^2) ** SHARE, filling = digits for each weight and bit
 
@@ -49,7 +49,7 @@ from nas.network import (
     weight_count,
 )
 
-ADDER, SHARE, RELU = 1.336, 0.135, 0.697
+ADDER, SHARE, RELU = 1.332, 0.135, 0.691
 """Constants of the module's formulas, dimensionless."""
 
 WEIGHT_SPREAD = 0.15
@@ -61,7 +61,7 @@ ROUNDED = 1.8
 FF_PER_LUT = 0.265
 """Pipeline registers per LUT of adders and ReLUs."""
 
-TREE_LEVELS = 1.535
+TREE_LEVELS = 1.532
 """Adder levels of a sum for each doubling of its digits; rounding and saturating add none that a fit could tell."""
 
 LEVELS_PER_CYCLE = 5
@@ -276,8 +276,7 @@ def _weighted(layer: Conv2d | Linear, live: Live) -> dict[str, float]:
 
 def _digits(layer: Conv2d | Linear, weight_bits: int) -> float:
     """Of a weight that is not zero, in the mean."""
-    density = nonzeros(layer) / weight_count(layer)
-    return 1 + (weight_bits - 2) * (3 - density**2) / 9
+    return 1 + (weight_bits - 2) * (3 - kept_share(layer) ** 2) / 9
 
 
 def _adder_lut(layer: Conv2d | Linear, live: Live, count: float, act: int, weight: int) -> float:

@@ -77,6 +77,23 @@ def test_sparser_networks_cost_less() -> None:
         assert all(sparser[name] <= one[name] for name in ("lut", "ff", "cycles"))
 
 
+def test_more_bits_and_more_weights_never_cost_less() -> None:
+    """Of any shape, also where some channels are constant and others not read."""
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        inputs, outputs = (int(rng.choice([1, 3, 8, 64])) for _ in range(2))
+        precision, shares = Precision(*rng.integers(2, 9, 2).tolist()), rng.uniform(0.2, 1, 2).tolist()
+        share = float(rng.choice([0.05, 0.25, 0.5, 0.75, 0.9]))
+        layer = Linear("fc", ("x",), (inputs,), (outputs,), "relu", True, precision, share)
+        more = [
+            dataclasses.replace(layer, precision=Precision(precision.weight_bits + 1, precision.act_bits)),
+            dataclasses.replace(layer, precision=Precision(precision.weight_bits, precision.act_bits + 1)),
+            dataclasses.replace(layer, sparsity=share - 0.05),
+        ]
+        least = parallel_cost(layer, *shares)["lut"]
+        assert all(parallel_cost(one, *shares)["lut"] >= least - 1e-9 for one in more)
+
+
 def test_all_positions_at_once() -> None:
     """As many copies of a 1x1 convolution as positions; padding spares taps; a mean is a tree of adders."""
     one = Conv2d("c", ("x",), (4, 1, 1), (8, 1, 1), 1, precision=QUANTIZED)
