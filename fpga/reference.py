@@ -22,6 +22,9 @@ from nas.network import Activated, Add, Conv2d, Layer, Linear, Mean, PairSum, Ro
 LARGEST = 2**62
 """No integer may exceed this, so that rounding never overflows int64."""
 
+_BLOCK = 1 << 21
+"""Integers of the largest tensor of images that go through at a time."""
+
 
 @dataclass(frozen=True)
 class WideTensor:
@@ -50,12 +53,15 @@ class Trace:
 
 
 def run(design: Design, images: FloatArray) -> FloatArray:
-    """The exact logits of images of shape (n, *input shape), shape (n, classes).
+    """The exact logits of images of shape (n, *input shape), shape (n, classes); some at a time, within little memory.
 
     Raises:
         NasError: A layer is not quantized or of no operation that a design has, or an accumulator could exceed 2^62.
     """
-    return integer_trace(design, images).outputs[design.network.layers[-1].name].values()
+    last, largest = design.network.layers[-1].name, max(math.prod(layer.out_shape) for layer in design.network)
+    count = max(1, _BLOCK // largest)
+    parts = [images[start : start + count] for start in range(0, max(1, len(images)), count)]
+    return np.concatenate([integer_trace(design, part).outputs[last].values() for part in parts])
 
 
 def integer_trace(design: Design, images: FloatArray) -> Trace:

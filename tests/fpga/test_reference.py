@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
 from designs import interaction_network, mlp_network, mobile_network, random_design, random_images, residual_network
 
+from fpga import reference
 from fpga.reference import integer_trace, run
 from nas.design import Design, LayerNumbers
 from nas.errors import NasError
@@ -114,6 +116,16 @@ def test_trace_is_what_layers_read_and_give() -> None:
             if source in trace.outputs:
                 values = trace.outputs[source].values()
                 np.testing.assert_array_equal(read * act.step, rounded(values, act))
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 17])
+def test_blocks_of_images_give_what_all_at_once_do(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = mobile_network(0)
+    design, images = random_design(network, 0), random_images(network, count, 1)
+    largest = max(math.prod(layer.out_shape) for layer in network)
+    monkeypatch.setattr(reference, "_BLOCK", 8 * largest + 1)
+    whole = integer_trace(design, images).outputs[network.layers[-1].name].values()
+    np.testing.assert_array_equal(run(design, images), whole)
 
 
 def test_a_float_layer_is_refused_by_name() -> None:
