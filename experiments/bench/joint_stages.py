@@ -40,7 +40,7 @@ from supernet.distributed import ALONE, Ranks, gpus
 Kind = Literal["joint", "sequential", "sizes"]
 Say = Callable[[str], None]
 
-_VERSION = 1
+_VERSION = 2
 """Raised when a search in sequence, or one of sizes, starts to give other results for the same input."""
 
 

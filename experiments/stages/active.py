@@ -53,19 +53,18 @@ def learning(
         folder: Of the log of scores; an interrupted search finds its own there.
         search: With a predictor, and the same finds whenever it is the same predictor.
     """
-    settings, seed = context.config.search, context.config.seed
-    errors, rmse = accuracy.load(context.space, fit_folder / ACCURACY), list[float]()
-    first = len(errors.samples)
+    settings, rmse = context.config.search, list[float]()
+    errors = accuracy.load(context.space, fit_folder / ACCURACY)
+    scored = errors.samples[:0]
     while True:
         found = search(errors)
-        spent = len(errors.samples) - first
-        chosen = promising(errors, found.archive, min(settings.evaluations - spent, settings.batch))
+        chosen = promising(errors, found.archive, min(settings.evaluations - len(scored), settings.batch))
         if not len(chosen):
-            return Learned(found, spent, rmse)
-        samples = np.concatenate([errors.samples, chosen])
-        scored = evaluated(context, train_folder, samples[first:], folder, "score subnets of the front")
-        rmse.append(float(np.sqrt(np.mean((errors.predict(chosen).mean - scored[spent:]) ** 2))))
-        errors = accuracy.fit(context.space, samples, np.concatenate([errors.errors[:first], scored]), seed)
+            return Learned(found, len(scored), rmse)
+        scored = np.concatenate([scored, chosen])
+        truth = evaluated(context, train_folder, scored, folder, "score subnets of the front")[-len(chosen) :]
+        rmse.append(float(np.sqrt(np.mean((errors.predict(chosen).mean - truth) ** 2))))
+        errors = errors.taught(chosen, truth)
 
 
 def promising(errors: AccuracyPredictor, archive: Archive, size: int) -> IntArray:

@@ -52,20 +52,19 @@ def test_it_learns_the_errors_of_its_front(finished: Finished, tmp_path: Path) -
         assert errors(alone, context.data.validation) == [error]
 
 
-def test_the_search_is_that_of_a_predictor_fitted_to_all_samples(finished: Finished, tmp_path: Path) -> None:
+def test_the_search_is_that_of_a_predictor_taught_all_samples(finished: Finished, tmp_path: Path) -> None:
     context = context_of(finished, 8, 8)
     device_search(context, tmp_path, DEVICE)
     scored, before = load_samples(tmp_path / DEVICE), load_samples(context.run.stage_dir(plan(context.config).sample))
-    fitted = accuracy.fit(
-        context.space,
-        np.concatenate([before.genotypes, scored.genotypes]),
-        np.concatenate([before.errors, scored.errors]),
-        context.config.seed,
+    taught = accuracy.load(context.space, context.run.stage_dir(plan(context.config).fit) / ACCURACY).taught(
+        scored.genotypes, scored.errors
     )
+    assert np.array_equal(taught.samples, np.concatenate([before.genotypes, scored.genotypes]))
+    assert np.array_equal(taught.errors, np.concatenate([before.errors, scored.errors]))
     finalists = load_finalists(tmp_path / DEVICE)
     found = np.array([finalist["genotype"] for finalist in finalists])
     predicted = [finalist["predicted"]["error"] for finalist in finalists]
-    assert fitted.mean(found) == pytest.approx(predicted)
+    assert taught.mean(found) == pytest.approx(predicted)
 
 
 def test_the_first_of_a_batch_promises_the_most_of_the_first_front(finished: Finished, tmp_path: Path) -> None:

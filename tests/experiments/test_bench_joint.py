@@ -262,7 +262,8 @@ def test_a_small_run_to_its_end(tmp_path: Path) -> None:
     points = sparse_minus_dense(found["sizes", "bitfusion"], "bytes")
     assert made["sparse_minus_dense_points[bytes]"].value == pytest.approx(np.mean(points))
     assert bench.picture(context.config.devices, [found]).startswith(b"\x89PNG")
-    spent = {(part.kind, part.target.name): context.run.summary(part.search).get("evaluations") for part in parts(context)}
+    summaries = {(part.kind, part.target.name): context.run.summary(part.search) for part in parts(context)}
+    spent = {place: summary.get("evaluations") for place, summary in summaries.items()}
     assert spent == {(kind, name): 6 for kind in bench.RIVALS for name in DEVICES} | {("sizes", "bitfusion"): None}
     counted = bench._stage_figures([context])
     assert {name for name in counted if "candidates" in name} == {

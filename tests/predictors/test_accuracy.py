@@ -110,6 +110,31 @@ def test_saved_and_loaded_predicts_identically(fitted: AccuracyPredictor, tmp_pa
     assert np.array_equal(first.mean, again.mean)
 
 
+def test_what_it_is_taught_conditions_the_process_it_is(fitted: AccuracyPredictor) -> None:
+    """The posterior by its formula (Rasmussen & Williams, 2006, equation 2.25), hyper-parameters those of the fit."""
+    space = fitted.space
+    new, unseen = draw(space, 60, 8), draw(space, 40, 9)
+    taught = fitted.taught(new, errors_of(space, new))
+    assert np.array_equal(taught.theta, fitted.theta)
+    samples = np.concatenate([fitted.samples, new])
+    logarithms = np.log(np.concatenate([fitted.errors, errors_of(space, new)]))
+    variance, length, noise = np.exp(fitted.theta)
+    places = [np.where(active(space, p), p / np.maximum(choice_counts(space) - 1, 1), 0) for p in (samples, unseen)]
+
+    def kernel(a: FloatArray, b: FloatArray) -> FloatArray:
+        distance = np.sqrt(5 * ((a[:, None] - b[None]) ** 2).sum(axis=2)) / length
+        values: FloatArray = variance * (1 + distance + distance**2 / 3) * np.exp(-distance)
+        return values
+
+    weights = np.linalg.solve(
+        kernel(places[0], places[0]) + (noise + 1e-8) * np.eye(len(samples)),
+        (logarithms - logarithms.mean()) / logarithms.std(),
+    )
+    expected = np.exp(logarithms.mean() + logarithms.std() * (kernel(places[1], places[0]) @ weights))
+    assert taught.mean(unseen) == pytest.approx(expected, rel=1e-6)
+    assert taught.predict(unseen).mean == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_same_seed_fits_the_same_predictor(fitted: AccuracyPredictor) -> None:
     again = accuracy.fit(fitted.space, fitted.samples, fitted.errors, 0)
     assert np.array_equal(again.theta, fitted.theta)
