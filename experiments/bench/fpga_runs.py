@@ -92,12 +92,16 @@ def jobs(quick: bool) -> list[Job]:
 def job_config(job: Job, quick: bool) -> Config:
     """The family's config on so many particles, without constraints, on the published designs' chip.
 
-    All finalists are fine-tuned as those of deep sets are.
+    Finalists are fine-tuned as those of deep sets are, but those with more than 64 pairs as their own config says, and
+    these train on a GPU: an epoch takes a hundred times as long as one of deep sets, and hours on a CPU.
     """
     values = read_yaml(CONFIGS / f"{FAMILIES[job.family]}.yaml")
     values |= {"name": f"jets-{job.name}", "devices": [{"name": DEVICE, "objectives": ["error", "lut"]}]}
     sets = read_yaml(CONFIGS / f"{FAMILIES['deepsets']}.yaml")
-    values["finalize"] = sets["finalize"]
+    if job.family == "interaction" and job.particles > 8:
+        values["train_on"] = "cuda"
+    else:
+        values["finalize"] = sets["finalize"]
     if job.particles:
         values["data"] = {**sets["data"], "particles": job.particles}
         values["space"] = {key: value for key, value in values["space"].items() if key != "particles"}

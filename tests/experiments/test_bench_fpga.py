@@ -66,6 +66,7 @@ def test_every_run_has_a_config_of_its_particles() -> None:
         if job.particles:
             assert config.data.source.input_shape == (3, job.particles, 1)
             assert config.build_space().maximal()
+        assert config.finalize.epochs == (4 if job in (Job("interaction", 16), Job("interaction", 32)) else 32)
 
 
 OURS = Point("deepsets", "8", "ours", 0.63, 30.0, 1.0, 0.0, 40.0, "yosys synthesis")
