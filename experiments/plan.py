@@ -15,7 +15,7 @@ from hw_models.device import load_device
 from nas.errors import NasError
 
 VERSIONS = {
-    "train": 3, "sample": 2, "fit": 1, "measure": 4, "search": 4, "finalize": 6, "export": 2, "report": 1,
+    "train": 3, "sample": 2, "fit": 1, "measure": 4, "search": 5, "finalize": 6, "export": 2, "report": 1,
 }  # fmt: skip
 """Raised when a stage's code starts to give other results for the same input."""
 

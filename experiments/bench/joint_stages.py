@@ -31,6 +31,7 @@ from experiments.targets import Target
 from experiments.workers import parallel
 from hw_models.device import load_device
 from nas.errors import NasError
+from nas.genotype import IntArray
 from nas.pareto import spread_subset
 from nas.search.evolution import Evolution, Nsga2
 from predictors import accuracy
@@ -40,7 +41,7 @@ from supernet.distributed import ALONE, Ranks, gpus
 Kind = Literal["joint", "sequential", "sizes"]
 Say = Callable[[str], None]
 
-_VERSION = 2
+_VERSIONS = {"sequential": 3, "sizes": 2}
 """Raised when a search in sequence, or one of sizes, starts to give other results for the same input."""
 
 
@@ -69,7 +70,7 @@ def parts(context: Context) -> list[Part]:
     for of in stages.devices:
         made.append(Part(context, "joint", of.target, of.search, of.finalize))
         for kind in ("sequential", "sizes") if of is stages.devices[-1] else ("sequential",):
-            found = Stage(f"{kind}-{of.target.name}", _VERSION, of.search.settings, of.search.inputs)
+            found = Stage(f"{kind}-{of.target.name}", _VERSIONS[kind], of.search.settings, of.search.inputs)
             tested = Stage(
                 f"finalize-{kind}-{of.target.name}", of.finalize.version, of.finalize.settings, (found, stages.train)
             )
@@ -211,6 +212,8 @@ def _in_sequence(
     }
 
 
-def _sequence_once(context: Context, target: Target, evolution: Evolution, errors: AccuracyPredictor) -> Found:
+def _sequence_once(
+    context: Context, target: Target, evolution: Evolution, errors: AccuracyPredictor, starts: IntArray
+) -> Found:
     asked = on_device(context, load_device(target.name), target, errors, None)
-    return Found(sequential(asked, evolution, context.config.seed))
+    return Found(sequential(asked, evolution, context.config.seed, starts))

@@ -62,6 +62,14 @@ class Opened:
         """The given networks as they are, as genotypes of this space."""
         return np.column_stack([np.arange(len(self.members)), self.members[:, self.columns]])
 
+    def those(self, networks: IntArray) -> IntArray:
+        """Those networks of the whole space, shape (n, genes), that belong to this one, as genotypes of it."""
+        closed = np.setdiff1d(np.arange(len(self.space.genes)), self.columns)
+        members = {row.tobytes(): place for place, row in enumerate(np.ascontiguousarray(self.members[:, closed]))}
+        kept = np.ascontiguousarray(networks[:, closed].astype(self.members.dtype))
+        places = np.array([members.get(row.tobytes(), -1) for row in kept], dtype=np.int64)
+        return np.column_stack([places, networks[:, self.columns]])[places >= 0]
+
     def lower(self, genotype: Sequence[int]) -> Network:
         return self.space.lower(self.whole(np.array([genotype]))[0].tolist())
 
@@ -80,13 +88,14 @@ def opened(problem: Problem, members: IntArray, kinds: tuple[GeneKind, ...]) -> 
     )  # fmt: skip
 
 
-def sequential(problem: Problem, sampler: Evolution, seed: int) -> Archive:
+def sequential(problem: Problem, sampler: Evolution, seed: int, starts: IntArray) -> Archive:
     """Everything that a search in sequence evaluates; its front is that of the last step.
 
     Args:
         problem: What is asked.
         sampler: How each of the three steps is searched.
         seed: Of all steps.
+        starts: Networks of an earlier search, shape (n, genes). Every step begins with what it may decide of them.
 
     Raises:
         NasError: The space has no unpruned 8-bit networks, or none of a step satisfies the constraints.
@@ -94,14 +103,25 @@ def sequential(problem: Problem, sampler: Evolution, seed: int) -> Archive:
     dense = dense_8bit(problem)
     if dense is None:
         raise NasError("a search in sequence begins with unpruned networks of 8 bits; allow sparsity 0 and 8 bits")
-    found = Archive(problem)
-    found.add(sampler.run(dense, seed).genotypes, sampler.name)
+    found, decided = Archive(problem), list[GeneKind]()
+    found.add(sampler.run(dense, seed, starts=_undecided(dense, starts, decided)).genotypes, sampler.name)
     for kinds in STEPS:
+        decided += kinds
         step = opened(problem, _front(found), kinds)
         assert isinstance(step.space, Opened)
-        archive = sampler.run(step, seed, starts=step.space.own())
+        begun = np.concatenate([step.space.own(), step.space.those(_undecided(dense, starts, decided))])
+        archive = sampler.run(step, seed, starts=distinct(begun))
         found.add(distinct(step.space.whole(archive.genotypes)), sampler.name)
     return found
+
+
+def _undecided(dense: Problem, networks: IntArray, decided: Sequence[GeneKind]) -> IntArray:
+    """The networks with 8 bits and no zeros where that is not decided yet, each once."""
+    reduced = networks.copy()
+    for column, (gene, choices) in enumerate(zip(dense.space.genes, dense.allowed, strict=True)):
+        if gene.kind not in decided and any(gene.kind in kinds for kinds in STEPS):
+            reduced[:, column] = choices[0]
+    return distinct(canonical(dense.space, reduced))
 
 
 def _front(found: Archive) -> IntArray:

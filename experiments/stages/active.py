@@ -40,7 +40,11 @@ class Learned:
 
 
 def learning(
-    context: Context, train_folder: Path, fit_folder: Path, folder: Path, search: Callable[[AccuracyPredictor], Found]
+    context: Context,
+    train_folder: Path,
+    fit_folder: Path,
+    folder: Path,
+    search: Callable[[AccuracyPredictor, IntArray], Found],
 ) -> Learned:
     """Search, and go on scoring, learning and searching while the config's evaluations last.
 
@@ -51,13 +55,13 @@ def learning(
         train_folder: Where the supernet is.
         fit_folder: Where the predictor is that the first search asks.
         folder: Of the log of scores; an interrupted search finds its own there.
-        search: With a predictor, and the same finds whenever it is the same predictor.
+        search: With a predictor, and with networks to begin with, shape (n, genes): those that were scored last.
     """
     settings, rmse = context.config.search, list[float]()
     errors = accuracy.load(context.space, fit_folder / ACCURACY)
-    scored = errors.samples[:0]
+    scored = chosen = errors.samples[:0]
     while True:
-        found = search(errors)
+        found = search(errors, chosen)
         chosen = promising(errors, found.archive, min(settings.evaluations - len(scored), settings.batch))
         if not len(chosen):
             return Learned(found, len(scored), rmse)

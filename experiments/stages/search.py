@@ -18,7 +18,7 @@ from experiments.stages.active import Found, learning
 from experiments.targets import Target
 from hw_models.device import load_device
 from nas.errors import NasError
-from nas.genotype import IntArray
+from nas.genotype import IntArray, distinct
 from nas.pareto import spread_subset
 from nas.problem import Problem
 from nas.search.archive import Archive
@@ -81,11 +81,14 @@ def search(context: Context, target: Target, inputs: Folders, folder: Path) -> d
     }
 
 
-def _search_once(context: Context, target: Target, measure_folder: Path | None, errors: AccuracyPredictor) -> Found:
+def _search_once(
+    context: Context, target: Target, measure_folder: Path | None, errors: AccuracyPredictor, starts: IntArray
+) -> Found:
     """Search with this predictor: 8-bit unpruned networks first, then all, by every sampler of the config."""
     asked = on_device(context, load_device(target.name), target, errors, measure_folder)
     dense = _dense_front(context, target, asked)
-    return Found(_joint(context, target, asked, dense), dense)
+    begun = starts if dense is None else distinct(np.concatenate([dense, starts]))
+    return Found(_joint(context, target, asked, begun), dense)
 
 
 def load_finalists(folder: Path) -> list[dict[str, Any]]:
@@ -107,7 +110,7 @@ def _dense_front(context: Context, target: Target, asked: Problem) -> IntArray |
     return archive.genotypes[archive.front()]
 
 
-def _joint(context: Context, target: Target, asked: Problem, starts: IntArray | None) -> Archive:
+def _joint(context: Context, target: Target, asked: Problem, starts: IntArray) -> Archive:
     archive = Archive(asked)
     for name, sampler in context.config.search.samplers.items():
         with progress(f"search {target.name}: {name}", 100) as advance:

@@ -93,6 +93,14 @@ def test_the_first_of_a_batch_promises_the_most_of_the_first_front(finished: Fin
     assert genotypes[candidates[int(np.argmax(gains))]].tolist() == first.tolist()
 
 
+def test_a_search_begins_with_the_networks_scored_last(finished: Finished, tmp_path: Path) -> None:
+    device_search(context_of(finished, 8, 4), tmp_path, DEVICE)
+    scored = load_samples(tmp_path / DEVICE).genotypes[-4:]
+    with np.load(tmp_path / DEVICE / "candidates.npz") as arrays:
+        begun = {row.tobytes() for row in arrays["genotypes"].astype(np.int64)}
+    assert all(row.tobytes() in begun for row in scored)
+
+
 def test_an_interrupted_search_scores_nothing_twice(finished: Finished, tmp_path: Path) -> None:
     context = context_of(finished, 8, 4)
     device_search(context, tmp_path / "whole", DEVICE)

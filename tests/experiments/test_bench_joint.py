@@ -155,12 +155,48 @@ def test_a_search_in_sequence_finds_the_front_of_its_steps(context: Context, dev
         made = opened(problem, members, kinds)
         assert isinstance(made.space, Opened)
         whole = made.space.whole(everything(made))
-    found = sequential(problem, Nsga2(60, 60), 0)
+    found = sequential(problem, Nsga2(60, 60), 0, dense.genotypes(dense.allowed_counts[None] - 1)[:0])
     ours = problem.costs(found.metrics[found.front()])
     expected = problem.costs(problem.evaluate(best(problem, whole)))
     near = [any((point <= other * (1 + 1e-9)).all() for point in ours) for other in expected]
     assert np.mean(near) > 0.9
     assert not any((point < other * (1 - 1e-9)).all() for point in ours for other in expected)
+
+
+def test_a_search_in_sequence_begins_with_what_each_step_may_decide_of_given_networks(context: Context) -> None:
+    """Without a generation, next to nothing but the beginnings is evaluated."""
+    problem = asked(context, "bitfusion")
+    dense = dense_8bit(problem)
+    assert dense is not None
+    given = distinct(sample(problem, 30, np.random.default_rng(8)))
+    found = sequential(problem, Nsga2(4, 0), 0, given)
+    evaluated = {row.tobytes() for row in found.genotypes}
+    kinds = [gene.kind for gene in context.space.genes]
+    at_8 = [choices[0] for choices in dense.allowed]
+    architectures = set[bytes]()
+    for row in given.tolist():
+        free = [g if kind in ("kernel", "width", "depth") else c for g, c, kind in zip(row, at_8, kinds, strict=True)]
+        whole = canonical(context.space, np.array([free]))
+        assert whole.astype(found.genotypes.dtype).tobytes() in evaluated
+        architectures.add(whole.tobytes())
+    assert len(architectures) > 1
+    kept = [row for row in given if row.astype(found.genotypes.dtype).tobytes() in evaluated]
+    assert 0 < len(kept) < len(given)
+
+
+@pytest.mark.parametrize("kinds", [("sparsity",), ("weight_bits", "act_bits")])
+def test_networks_of_an_opened_space_by_brute_force(context: Context, kinds: tuple[Any, ...]) -> None:
+    problem = asked(context, "bitfusion")
+    members = distinct(sample(problem, 4, np.random.default_rng(3)))
+    made = opened(problem, members, kinds)
+    assert isinstance(made.space, Opened)
+    inside = made.space.whole(sample(made, 20, np.random.default_rng(4)))
+    outside = sample(problem, 20, np.random.default_rng(5))
+    closed = [place for place, gene in enumerate(context.space.genes) if gene.kind not in kinds]
+    stated = [row for row in [*inside, *outside] if any((row[closed] == m[closed]).all() for m in members)]
+    found = made.space.those(np.concatenate([inside, outside]))
+    assert np.array_equal(made.space.whole(found), stated)
+    assert made.space.those(outside[:0]).shape == (0, len(made.space.genes))
 
 
 def everything(problem: Problem) -> IntArray:
