@@ -72,7 +72,7 @@ class Point:
     obtained: str
 
 
-_MEMORY = "published, arXiv 2402.01876"
+_MEMORY = "published, arXiv 2402.01876, quoted from memory"
 PUBLISHED = (
     Point("mlp", "16 features", "hls4ml's jet tagger 16-64-32-32-5", 0.76, None, None, None, None, "published, hls4ml"),
     Point("mlp", "8", "MLP, XCVU13P", None, 155e3, None, 262, 105, _MEMORY),
