@@ -1,38 +1,29 @@
-"""The whole pipeline: what a finished run holds, what it decides by, and what a change makes it do again."""
+"""What a finished run holds, and what it decides by."""
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from tiny_runs import NAS, TINY, Edit, Finished, device_search, same_training, times, tiny_config
-from typer.testing import CliRunner
+from tiny_runs import (
+    DEVICES,
+    Edit,
+    Finished,
+    front_of,
+    nas,
+    stage_dir,
+    tiny_config,
+)
 
-from experiments import pipeline as pipeline_module
-from experiments.cli import app
-from experiments.config import Config, Data
 from experiments.context import Context
-from experiments.pipeline import run
-from experiments.plan import OpenRun, open_run, plan
+from experiments.plan import open_run
 from experiments.rundir import read_lines
-from experiments.stages import finalize as finalize_module
-from experiments.stages import sample as sample_module
 from experiments.stages.finalize import finalize, load_members, member_design
-from experiments.stages.fit import fit, measure
-from experiments.stages.sample import sample
+from experiments.stages.fit import measure
 from experiments.stages.search import Folders, search
-from experiments.stages.train import train
 from experiments.targets import Limit
-from experiments.workers import parallel
 from fpga.adders import adder_graph_cost
 from fpga.reference import run as integer_reference
 from fpga.tools import missing
@@ -43,7 +34,6 @@ from nas.errors import NasError
 from nas.network import weight_bytes
 from predictors import accuracy, latency
 from supernet.data.split import Dataset
-from supernet.data.tensor_split import TensorSplit
 from supernet.evaluate import design_logits
 from supernet.metrics import read_metrics
 
@@ -52,25 +42,6 @@ pytestmark = [
     # So few samples can leave a hyper-parameter at its bound.
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
-
-DEVICES = ("local-cpu", "zu3eg")
-EARLY = ("train", "sample", "fit", "measure")
-EVERYTHING = (*EARLY, "search", "finalize", "export", "report")
-
-
-def nas(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def front_of(path: Path, device: str) -> list[dict[str, Any]]:
-    result = nas("front", path, "--device", device, "--json")
-    assert result.exit_code == 0, result.stderr
-    members: list[dict[str, Any]] = json.loads(result.stdout)
-    return members
-
-
-def stage_dir(opened: OpenRun, device: str, stage: str) -> Path:
-    return opened.context.run.stage_dir(getattr(opened.plan.device(device), stage))
 
 
 def decided(member: dict[str, Any]) -> dict[str, float]:
@@ -216,62 +187,6 @@ def test_fpga_errors_and_costs_are_those_of_the_integer_design(finished: Finishe
         assert {name: member["measured"][name] for name in cost} == cost
 
 
-def test_running_again_changes_no_file(copied: Path) -> None:
-    before = times(copied)
-    result = nas("run", TINY, "--runs", copied)
-    assert result.exit_code == 0, result.stderr
-    assert times(copied) == before
-    assert "starts" not in result.stderr
-
-
-def test_train_alone_does_what_a_run_begins_with_and_the_run_goes_on_from_it(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))  # training compiles nothing
-    for told in ("", "train: done"):
-        result = nas("train", TINY, "--runs", tmp_path)
-        assert result.exit_code == 0, result.stderr
-        assert told in result.stderr
-    opened = open_run(tmp_path / "tiny")
-    train_stage, folder = opened.plan.train, opened.context.run
-    assert [name for name, state in opened.states().items() if state != "absent"] == ["train"]
-    same_training(folder.stage_dir(train_stage), finished.open().context.run.stage_dir(train_stage))
-    assert folder.summary(train_stage) == finished.open().context.run.summary(train_stage)
-    before, said = times(folder.stage_dir(train_stage)), list[str]()
-
-    def stop(*_: object) -> None:
-        raise NasError("far enough")
-
-    monkeypatch.setattr(pipeline_module, "sample", stop)
-    with pytest.raises(NasError, match="far enough"):
-        run(tiny_config(cpu_only), tmp_path, said.append)
-    assert said == ["train: done", "sample: starts"]
-    assert times(folder.stage_dir(train_stage)) == before
-
-
-@pytest.mark.slow
-def test_two_processes_train_what_one_does(finished: Finished, tmp_path: Path) -> None:
-    """`torchrun` starts them; one writes and reports, and a run of one process goes on from there."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for told in (0, 1):
-        ran = subprocess.run(
-            [*command, str(NAS), "train", str(TINY), "--runs", str(tmp_path)],
-            capture_output=True, text=True, check=False, env=environment,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        assert ran.stderr.count("train: done") == told
-    opened, alone = open_run(tmp_path / "tiny"), finished.open()
-    stage = opened.plan.train
-    here, there = (at.context.run.stage_dir(stage) for at in (opened, alone))
-    ours, theirs = read_metrics(here), read_metrics(there)
-    assert [(now.step, now.phase) for now in ours] == [(now.step, now.phase) for now in theirs]
-    assert [now.loss for now in ours[:3]] == pytest.approx([now.loss for now in theirs[:3]], rel=1e-4)
-    summary = opened.context.run.summary(stage)
-    assert summary["parameters"] == alone.context.run.summary(stage)["parameters"]
-    assert summary["teacher_error"] < 0.5
-
-
 def test_training_is_recorded_step_by_step(finished: Finished) -> None:
     opened = finished.open()
     reports = read_metrics(opened.context.run.stage_dir(opened.plan.train))
@@ -281,112 +196,6 @@ def test_training_is_recorded_step_by_step(finished: Finished) -> None:
     steps = [now.step for now in reports]
     assert steps == sorted(set(steps))
     assert all(0 < now.loss < 10 and now.images_per_s > 0 for now in reports)
-
-
-CHANGES: dict[str, tuple[Edit, tuple[str, ...]]] = {
-    "search": (lambda c: c["search"]["samplers"]["optuna"].update(trials=11), EARLY),
-    "samplers": (lambda c: c["search"]["samplers"].pop("optuna"), EARLY),
-    "constraint": (lambda c: c["devices"][1]["constraints"].update(lut=20000), (*EARLY, "local-cpu")),
-    "objectives": (lambda c: c["devices"][0].update(objectives=["error", "latency_s"]), (*EARLY, "zu3eg")),
-    "members": (lambda c: c["finalize"].update(members=5), EARLY),
-    "finalize.epochs": (lambda c: c["finalize"].update(epochs=3), (*EARLY, "search")),
-    "latency": (lambda c: c["predictors"]["latency"].update(samples=13), ("train", "sample", "fit", "zu3eg")),
-    "held out": (lambda c: c["predictors"]["accuracy"].update(held_out="30 %"), ("train", "sample", "measure")),
-    "samples": (lambda c: c["predictors"]["accuracy"].update(samples=41), ("train", "measure")),
-    "supernet": (lambda c: c["supernet"].update(batch=32), ("measure",)),
-    "train_on": (lambda c: c.update(train_on="cuda"), ("measure",)),
-    "data.test": (lambda c: c["data"].update(test="25 %"), ()),
-    "data.root": (lambda c: c["data"].update(root="elsewhere"), EVERYTHING),
-    "seed": (lambda c: c.update(seed=1), ()),
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_change_redoes_what_depends_on_it_and_nothing_else(name: str, finished: Finished) -> None:
-    """A name such as `zu3eg` keeps all stages of that device."""
-    edit, kept = CHANGES[name]
-    stages = plan(tiny_config(edit))
-    for stage in stages.all:
-        keeps = stage.name.startswith(kept) or stage.name.endswith(kept)
-        assert finished.open().context.run.is_done(stage) == bool(kept and keeps), stage.name
-
-
-def test_a_device_added_or_left_out_keeps_the_others(finished: Finished) -> None:
-    run_dir = finished.open().context.run
-    alone = plan(tiny_config(lambda c: c["devices"].pop(0)))
-    assert [s.name for s in alone.all if not run_dir.is_done(s)] == ["report"]
-    more = plan(tiny_config(lambda c: c["devices"].append({"name": "zcu102"})))
-    assert [s.name for s in more.all if not run_dir.is_done(s)] == [
-        "search-zcu102", "finalize-zcu102", "export-zcu102", "report",
-    ]  # fmt: skip
-
-
-def cpu_only(entries: dict[str, Any]) -> None:
-    entries["devices"].pop(1)
-    entries["search"]["samplers"]["optuna"]["trials"] = 11
-
-
-def test_a_new_search_without_a_compiler_leaves_the_early_stages_alone(
-    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    before, said = times(copied), list[str]()
-    folder = run(tiny_config(cpu_only), copied, said.append).path
-    redone = {"search-local-cpu", "finalize-local-cpu", "export-local-cpu", "report"}
-    assert {line.partition(":")[0] for line in said if line.endswith("starts")} == redone
-    assert {line.partition(":")[0] for line in said if line.endswith("done")} == {
-        "train", "sample", "fit", "measure-local-cpu",
-    }  # fmt: skip
-    after = times(copied)
-    stages = [name for name in before if name.startswith("tiny/") and "-" in name.split("/")[1]]
-    assert all(after[name] == before[name] for name in stages)
-    assert front_of(folder, "local-cpu")
-
-
-def test_without_a_compiler_an_fpga_run_is_refused_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    result = nas("run", TINY, "--runs", tmp_path / "runs")
-    assert result.exit_code == 2
-    assert "g++ is not on PATH" in result.stderr
-    assert "apt install g++" in result.stderr
-    assert not (tmp_path / "runs").exists()
-
-
-def written(config: Config, path: Path) -> Path:
-    path.write_text(config.to_yaml())
-    return path
-
-
-IMPOSSIBLE = {
-    "lut": ("zu3eg", {"lut": 100}, r"no network.*lut <= 100, but the least reachable lut is (\S+) \(proved\)"),
-    "error": ("local-cpu", {"error": "0.1 %"}, r"error <= 0\.001, but the least reachable error is ([\d.e-]+)"),
-    "latency_s": ("local-cpu", {"latency_s": "1 ns"}, r"latency_s <= 1e-09, but the least reachable .* is (\S+)"),
-    "together": ("zu3eg", {"error": "6 %", "lut": 3000}, r"lut <= 3000 and error <= 0\.06 exclude|error <= 0\.06 and"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_what_nothing_satisfies_ends_with_the_binding_constraint(name: str, copied: Path, tmp_path: Path) -> None:
-    device, constraints, told = IMPOSSIBLE[name]
-
-    def edit(entries: dict[str, Any]) -> None:
-        entries["devices"] = [{"name": device, "constraints": constraints}]
-
-    before = times(copied)
-    result = nas("run", written(tiny_config(edit), tmp_path / "tiny.yaml"), "--runs", copied)
-    assert result.exit_code == 2
-    found = re.search(told, result.stderr)
-    assert found, result.stderr
-    assert f"device {device}:" in result.stderr
-    if found.groups():
-        (limit,) = tiny_config(edit).devices[0].constraints.values()
-        assert float(found[1]) > limit.max
-    changed = {key for key, when in times(copied).items() if before.get(key) != when}
-    assert changed == {"tiny/config.yaml", "tiny/environment.json"}
 
 
 def test_a_barely_feasible_limit_is_met(finished: Finished, tmp_path: Path) -> None:
@@ -404,123 +213,6 @@ def test_a_barely_feasible_limit_is_met(finished: Finished, tmp_path: Path) -> N
     assert found["front"] == 1
     (finalist,) = json.loads((tmp_path / "finalists.json").read_text())
     assert finalist["predicted"]["lut"] == pytest.approx(least)
-
-
-def serial(function: Any, tasks: Any, most: int | None = None) -> Any:
-    return ((task, function(task)) for task in tasks)
-
-
-def in_process(config: Config, runs: Path, monkeypatch: pytest.MonkeyPatch, until: str = "finalize") -> OpenRun:
-    """The stages up to and with `until`, in this process, so that what is patched here holds in all of them."""
-    monkeypatch.setattr(sample_module, "parallel", serial)
-    monkeypatch.setattr(finalize_module, "parallel", serial)
-    context, stages = Context(config, runs), plan(config)
-    at = context.run.stage_dir
-    context.run.start(config.to_yaml(), {})
-    train(context, at(stages.train))
-    sample(context, at(stages.train), at(stages.sample))
-    fit(context, at(stages.sample), at(stages.fit))
-    for device in stages.devices:
-        if device.measure:
-            measure(context, device.target.name, at(device.measure))
-        inputs = Folders(at(stages.train), at(stages.fit), at(device.measure) if device.measure else None)
-        search(context, device.target, inputs, at(device.search))
-        if until == "finalize":
-            finalize(context, device.target, at(stages.train), at(device.search), at(device.finalize))
-    return OpenRun(context, stages)
-
-
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as loaded:
-        return {name: loaded[name] for name in loaded.files}
-
-
-def same_arrays(one: Path, other: Path) -> None:
-    mine, yours = arrays(one), arrays(other)
-    assert mine.keys() == yours.keys()
-    for name, values in mine.items():
-        np.testing.assert_array_equal(values, yours[name])
-
-
-def test_the_test_split_steers_nothing(
-    finished: Finished, measured_only: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Wrong test labels change the reported test errors, and not a bit of anything else."""
-
-    load = Data.load
-
-    def mislabelled(self: Data, seed: int) -> Dataset:
-        data = load(self, seed)
-        assert isinstance(data.test, TensorSplit)
-        return replace(data, test=TensorSplit(data.test.images, (data.test.labels + 1) % data.classes))
-
-    monkeypatch.setattr(Data, "load", mislabelled)
-    right, wrong = finished.open(), in_process(tiny_config(), measured_only, monkeypatch)
-    one, other = right.context.run.stage_dir, wrong.context.run.stage_dir
-    stages = right.plan
-    same_training(one(stages.train), other(stages.train))
-    samples = [sorted(read_lines(at(stages.sample) / "samples.jsonl"), key=lambda r: r["index"]) for at in (one, other)]
-    assert samples[0] == samples[1]
-    same_arrays(one(stages.fit) / "accuracy.npz", other(stages.fit) / "accuracy.npz")
-    same_arrays(one(stages.fit) / "held_out.npz", other(stages.fit) / "held_out.npz")
-    for device in stages.devices:
-        if device.measure:
-            assert (one(device.measure) / "latency.json").read_text() == (
-                other(device.measure) / "latency.json"
-            ).read_text()
-        same_arrays(one(device.search) / "candidates.npz", other(device.search) / "candidates.npz")
-        assert (one(device.search) / "finalists.json").read_text() == (
-            other(device.search) / "finalists.json"
-        ).read_text()
-        members = [load_members(at(device.finalize)) for at in (one, other)]
-        for mine, yours in zip(*members, strict=True):
-            home = mine["id"].rpartition("-")[2]
-            same_arrays(one(device.finalize) / home / "design.npz", other(device.finalize) / home / "design.npz")
-            errors = mine["measured"].pop("error"), yours["measured"].pop("error")
-            assert errors[1] > 0.5 or errors[0] > 0.3
-            assert errors[0] != errors[1]
-            assert mine == yours
-
-
-def test_a_different_seed_finds_other_networks(
-    finished: Finished, measured_only: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = in_process(tiny_config(lambda c: c.update(seed=1)), measured_only, monkeypatch, until="search")
-    for device in DEVICES:
-        found = [
-            {tuple(f["genotype"]) for f in json.loads((stage_dir(o, device, "search") / "finalists.json").read_text())}
-            for o in (finished.open(), other)
-        ]
-        assert found[0] != found[1]
-
-
-def test_searches_of_a_run_find_the_same_fronts_on_one_worker_or_three(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All samplers of the run on three devices: all candidates, fronts and finalists, equal to those of the run."""
-    context = Context(tiny_config(lambda c: c["devices"].append({"name": "zcu102"})), finished.runs)
-    devices = [*DEVICES, "zcu102"]
-    summaries = {0: dict(serial(partial(device_search, context, tmp_path / "0"), devices))}
-    for workers in (1, 3):
-        monkeypatch.setattr(os, "cpu_count", lambda workers=workers: workers)
-        summaries[workers] = dict(parallel(partial(device_search, context, tmp_path / str(workers)), devices))
-    assert summaries[1] == summaries[3] == summaries[0]
-    for device in devices:
-        here = tmp_path / "0" / device
-        there = [tmp_path / "1" / device, tmp_path / "3" / device]
-        for folder in [*there, stage_dir(finished.open(), device, "search")] if device in DEVICES else there:
-            same_arrays(folder / "candidates.npz", here / "candidates.npz")
-            for name in ("finalists.json", "proofs.json"):
-                assert (folder / name).read_text() == (here / name).read_text()
-    fronts = [front_arrays(tmp_path / "3" / device) for device in devices]
-    assert all(len(front) >= 2 for front in fronts)
-    assert len({front.tobytes() for front in fronts}) == len(devices)
-
-
-def front_arrays(folder: Path) -> np.ndarray:
-    found = arrays(folder / "candidates.npz")
-    genotypes: np.ndarray = found["genotypes"][found["front"]]
-    return genotypes
 
 
 def test_finalists_are_timed_in_the_unit_of_the_samples(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -571,34 +263,3 @@ def test_a_selection_smaller_than_the_objectives_holds_the_best_of_each(finished
 def test_too_few_architectures_to_predict_latency_are_told(change: Edit, told: str, tmp_path: Path) -> None:
     with pytest.raises(NasError, match=told):
         measure(Context(tiny_config(change), tmp_path), "local-cpu", tmp_path)
-
-
-def test_what_is_no_run_or_of_another_version_is_told(copied: Path, tmp_path: Path) -> None:
-    nothing = nas("status", tmp_path / "nowhere")
-    assert nothing.exit_code == 2
-    assert "is no run directory" in nothing.stderr
-    assert "nas run CONFIG" in nothing.stderr
-    unknown = nas("front", copied / "tiny", "--device", "zu3")
-    assert unknown.exit_code == 2
-    assert "no device 'zu3' in this run; it has local-cpu, zu3eg" in unknown.stderr
-    renamed = shutil.move(copied / "tiny", copied / "other")
-    moved = nas("status", renamed)
-    assert moved.exit_code == 2
-    assert "holds the run 'tiny'" in moved.stderr
-    config = renamed / "config.yaml"
-    config.write_text(config.read_text().replace("learning_rate", "learningrate"))
-    old = nas("status", renamed)
-    assert old.exit_code == 2
-    assert "unknown key" in old.stderr
-    assert str(config) in old.stderr
-    assert "Traceback" not in old.stderr
-
-
-def test_an_unfinished_run_says_what_to_do(copied: Path) -> None:
-    opened = open_run(copied / "tiny")
-    shutil.rmtree(opened.context.run.stage_dir(opened.plan.device("zu3eg").finalize))
-    result = nas("front", copied / "tiny", "--device", "zu3eg", "--json")
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    assert "stage finalize-zu3eg is absent; run `nas run` to finish it" in result.stderr
-    assert nas("front", copied / "tiny", "--device", "local-cpu", "--json").exit_code == 0

@@ -1,5 +1,6 @@
 """A tiny config, and what tests ask of runs of it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from typer.testing import CliRunner
 
 from experiments.bench.programs import layered
+from experiments.cli import app
 from experiments.config import Config, config_from
 from experiments.context import Context
 from experiments.plan import OpenRun, open_run, plan
@@ -28,6 +31,7 @@ from supernet.metrics import read_metrics
 
 TINY = Path(__file__).with_name("tiny.yaml")
 NAS = Path(sys.executable).with_name("nas")
+DEVICES = ("local-cpu", "zu3eg")
 Edit = Callable[[dict[str, Any]], None]
 
 
@@ -86,6 +90,22 @@ class Finished:
 
     def open(self) -> OpenRun:
         return open_run(self.path)
+
+
+def nas(*arguments: object) -> Any:
+    """What became of a command, in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def front_of(path: Path, device: str) -> list[dict[str, Any]]:
+    result = nas("front", path, "--device", device, "--json")
+    assert result.exit_code == 0, result.stderr
+    members: list[dict[str, Any]] = json.loads(result.stdout)
+    return members
+
+
+def stage_dir(opened: OpenRun, device: str, stage: str) -> Path:
+    return opened.context.run.stage_dir(getattr(opened.plan.device(device), stage))
 
 
 def times(folder: Path) -> dict[str, int]:
