@@ -35,6 +35,9 @@ from supernet.evaluate import all_images
 
 CLOCK_HZ = 200e6
 _LIMIT_S = 7200.0
+_MOST_LUT = 120e3
+"""Estimated LUTs of a piece of RTL that yosys maps within minutes; ten times as many take tens of GB."""
+
 _SOON = 1500
 """Products of RTL that is simulated within seconds."""
 
@@ -196,7 +199,7 @@ def _synthesised(label: Label, made: Made, say: Callable[[str], None]) -> Point 
         return None
     found = json.loads(kept.read_text())
     if isinstance(found, str):
-        say(f"{name}: not synthesised, {found}; delete {kept} to try again")
+        say(f"{name}: not synthesised, {found}; kept in {kept}")
         return None
     rows = [(Row(**row), count) for row, count in found]
     lut, ff = (float(sum(count * getattr(row, key) for row, count in rows)) for key in ("lut", "ff"))
@@ -207,6 +210,9 @@ def _synthesised(label: Label, made: Made, say: Callable[[str], None]) -> Point 
 
 def _pieces(parts: list[tuple[Design, int]], made: Made) -> list[tuple[dict[str, Any], int]] | str:
     """Rows of the pieces, each with its count; or why there are none, which hours need not be spent on twice."""
+    largest = max(rtl_cost(part.network)["lut"] for part, _ in parts)
+    if largest > _MOST_LUT:
+        return f"about {largest:,.0f} LUTs in one piece; yosys maps up to {_MOST_LUT:,.0f} in reasonable time"
     try:
         return [
             (asdict(synthesised("test", made.home.parents[1].name, part, _LIMIT_S)), count) for part, count in parts
