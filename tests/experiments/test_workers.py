@@ -36,6 +36,22 @@ def test_an_exception_of_a_task_is_raised_as_itself() -> None:
     assert "Traceback" not in str(told.value)
 
 
+def factorials(most: int) -> list[tuple[int, int, int]]:
+    """What a task with pieces of its own finds, and in which process each was computed."""
+    return [(task, *found) for task, found in parallel(_factorial, range(most))]
+
+
+def _factorial(n: int) -> tuple[int, int]:
+    return math.factorial(n), os.getpid()
+
+
+def test_a_worker_does_the_pieces_of_its_task_itself() -> None:
+    for most, found in parallel(factorials, [3, 5]):
+        assert [(n, value) for n, value, _ in found] == [(n, math.factorial(n)) for n in range(most)]
+        (process,) = {process for *_, process in found}
+        assert process != os.getpid()
+
+
 def test_a_failure_does_not_wait_for_the_tasks_beside_it() -> None:
     if (os.cpu_count() or 1) < 2:
         pytest.skip("one core, one worker: there is no task beside it")
