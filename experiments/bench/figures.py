@@ -41,6 +41,12 @@ TRANSFERS = (
 )
 """Label, colour and line of each way to predict quantized subnets."""
 
+FAMILIES = {"mlp": ("MLP", "#d55e00"), "deepsets": ("deep sets", "#0072b2"), "interaction": ("interaction", "#009e73")}
+"""Label and colour of each family of networks for jets."""
+
+_READS = {"16 features": "D", "8": "o", "16": "s", "32": "^"}
+"""Marker by how many particles a network reads."""
+
 _SUBNETS = {"joint": "all bits and zeros of the config", "apq_bits": "4 to 8 bits, no zeros"}
 
 
@@ -133,6 +139,39 @@ def _front(axes: Axes, points: FloatArray, search: str) -> None:
     cost, error = points[np.lexsort(points.T[::-1])].T
     axes.step(cost, np.minimum.accumulate(error), where="post", color=colour, linewidth=1, alpha=0.7)
     axes.scatter(cost, error, 14, color=colour, marker=marker, label=label)
+
+
+def designs_picture(
+    estimated: Mapping[tuple[str, str], FloatArray], synthesised: Mapping[tuple[str, str], FloatArray], hand: FloatArray
+) -> bytes:
+    """Accuracy of networks on an FPGA against their LUTs.
+
+    Args:
+        estimated: By family and what it reads, LUTs and accuracies in [0, 1], shape (n, 2).
+        synthesised: Those of them that were synthesised.
+        hand: LUTs and accuracy of the network made by hand, shape (2,).
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((8.8, 4.8), layout="constrained", facecolor="white")
+        axes = figure.subplots()
+        for (family, reads), points in estimated.items():
+            (label, colour), marker = FAMILIES[family], _READS[reads]
+            lut, accuracy = points[np.lexsort(points.T[::-1])].T
+            best = np.maximum.accumulate(accuracy) * 100
+            axes.step(lut, best, where="post", color=colour, linewidth=1, alpha=0.6)
+            axes.scatter(lut, accuracy * 100, 18, facecolor="white", edgecolor=colour, marker=marker, linewidth=0.9)
+            made = synthesised.get((family, reads), np.zeros((0, 2)))
+            axes.scatter(made[:, 0], made[:, 1] * 100, 30, color=colour, marker=marker, zorder=3)
+            axes.plot([], [], color=colour, marker=marker, linewidth=1, label=f"{label}, {reads}")
+        axes.scatter(hand[:1], hand[1:] * 100, 130, color="#1f2933", marker="*", zorder=4, label="made by hand, 8")
+        axes.scatter([], [], 18, facecolor="white", edgecolor="#1f2933", linewidth=0.9, label="estimate")
+        axes.scatter([], [], 30, color="#1f2933", label="yosys synthesis")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        axes.set(xlabel="LUT", ylabel="test accuracy (%)")
+        figure.legend(loc="outside right upper")
+        return _png(figure)
 
 
 def transfer_picture(counts: Sequence[int], curves: Mapping[str, FloatArray], enough: float) -> bytes:

@@ -15,6 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from experiments.bench.figures import designs_picture
 from experiments.bench.fpga_corpus import Row, synthesised
 from experiments.bench.fpga_runs import DEVICE, Job, Made, alone, by_hand, cnn_config, finished, jobs, left
 from experiments.bench.fpga_verified import WAYS, Verified, verified
@@ -35,6 +38,11 @@ from supernet.evaluate import all_images
 
 CLOCK_HZ = 200e6
 _LIMIT_S = 7200.0
+
+Label = tuple[str, str, str]
+"""Family, particles and name."""
+
+HAND: Label = ("deepsets", "8", "32-32-32 / 32, made by hand")
 _MOST_LUT = 120e3
 """Estimated LUTs of a piece of RTL that yosys maps within minutes; ten times as many take tens of GB."""
 
@@ -105,9 +113,8 @@ def designs(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> d
     small = cnn_config()
     checked = [_checked("small CNN, digits", alone(small, runs, say), small, say)]
     hand = by_hand(quick, runs, say)
-    label = ("deepsets", "8", "32-32-32 / 32, made by hand")
-    points = [*PUBLISHED, _estimated(label, hand)]
-    theirs = points[-1] if quick else _synthesised(label, hand, say)
+    points = [*PUBLISHED, _estimated(HAND, hand)]
+    theirs = points[-1] if quick else _synthesised(HAND, hand, say)
     points += [] if quick or theirs is None else [theirs]
     ratio: dict[str, Figure] = {}
     for job in jobs(quick):
@@ -122,9 +129,9 @@ def designs(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> d
         chosen = _simulable(front, _SOON if quick else rtl.SOON)
         checked.append(_checked(" ".join(labels[chosen]), front[chosen], opened.context.config, say))
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write(
-        out / f"fpga-designs{'-quick' if quick else ''}.md", f"{table(points)}\n{_VERIFIED}\n\n{verifications(checked)}"
-    )
+    name = f"fpga-designs{'-quick' if quick else ''}"
+    atomic_write(out / f"{name}.md", f"{table(points)}\n{_VERIFIED}\n\n{verifications(checked)}")
+    atomic_write(out / f"{name}.png", picture(points))
     return ratio | mismatches(checked)
 
 
@@ -143,10 +150,6 @@ def mismatches(checked: list[Verified]) -> dict[str, Figure]:
             sum(absent), f"of {len(WAYS)} for each design, all designs", (min(absent), max(absent)), len(checked)
         ),
     }
-
-
-Label = tuple[str, str, str]
-"""Family, particles and name."""
 
 
 def _front(opened: OpenRun) -> dict[str, Made]:
@@ -239,6 +242,21 @@ def _ratio(points: list[Point], theirs: Point | None) -> dict[str, Figure]:
     ]  # fmt: skip
     ratio = min(ours, default=float("inf")) / theirs.lut
     return {"lut_ratio_to_paper_deepsets": Figure(ratio, f"LUTs, {theirs.obtained}", (ratio, ratio), len(ours))}
+
+
+def picture(points: list[Point]) -> bytes:
+    """What was made here: accuracies against LUTs."""
+    found: dict[str, dict[tuple[str, str], list[tuple[float, float]]]] = {"estimate": {}, "yosys": {}}
+    hand = np.zeros(2)
+    for point in points:
+        how = point.obtained.split()[0]
+        if how in found and point.lut is not None and point.accuracy is not None:
+            if (point.family, point.particles, point.name) == HAND:
+                hand = np.array([point.lut, point.accuracy])
+            else:
+                found[how].setdefault((point.family, point.particles), []).append((point.lut, point.accuracy))
+    estimated, synthesised = ({key: np.array(rows) for key, rows in each.items()} for each in found.values())
+    return designs_picture(estimated, synthesised, hand)
 
 
 def table(points: list[Point]) -> str:

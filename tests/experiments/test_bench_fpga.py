@@ -19,7 +19,17 @@ from experiments.bench.fpga_corpus import (
     to_text,
     write_table,
 )
-from experiments.bench.fpga_designs import PUBLISHED, Point, _ratio, _simulable, _synthesised, mismatches, table
+from experiments.bench.fpga_designs import (
+    HAND,
+    PUBLISHED,
+    Point,
+    _ratio,
+    _simulable,
+    _synthesised,
+    mismatches,
+    picture,
+    table,
+)
 from experiments.bench.fpga_runs import CONFIGS, Job, Made, app, cnn_config, job_config, jobs, left
 from experiments.bench.fpga_verified import WAYS, Verified, _operations, compared, verified
 from experiments.bench.fpga_verified import table as verifications
@@ -88,6 +98,16 @@ def test_every_row_tells_how_it_was_obtained() -> None:
     assert len(rows) == len(PUBLISHED) + 1
     assert all("published" in row for row in rows[:-1])
     assert rows[-1] == "| deepsets | 8 | ours | 63.00 | 30 | 1 | 0 | 40 | yosys synthesis |"
+
+
+def test_the_picture_is_of_what_was_made_here() -> None:
+    """Published figures of other data change nothing of it, a design more does."""
+    hand = Point(*HAND, 0.62, 100.0, 1.0, 0.0, 40.0, "yosys synthesis")
+    estimate = replace(OURS, lut=28.0, obtained="estimate")
+    alone = picture([hand, estimate])
+    assert alone.startswith(b"\x89PNG")
+    assert picture([*PUBLISHED, hand, estimate]) == alone
+    assert picture([hand, estimate, OURS]) != alone
 
 
 def linear(width: int) -> Design:
