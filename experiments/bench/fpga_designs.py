@@ -130,7 +130,8 @@ def designs(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> d
         checked.append(_checked(" ".join(labels[chosen]), front[chosen], opened.context.config, say))
     out.mkdir(parents=True, exist_ok=True)
     name = f"fpga-designs{'-quick' if quick else ''}"
-    atomic_write(out / f"{name}.md", f"{table(points)}\n{_VERIFIED}\n\n{verifications(checked)}")
+    drawn = f"![Accuracy of the networks made here against their LUTs]({name}.png)"
+    atomic_write(out / f"{name}.md", f"{table(points)}\n{drawn}\n\n{_VERIFIED}\n\n{verifications(checked)}")
     atomic_write(out / f"{name}.png", picture(points))
     return ratio | mismatches(checked)
 
