@@ -112,7 +112,7 @@ def sampler(context: Context) -> Evolution:
 
 
 def budget(evolution: Evolution) -> int:
-    """Candidates of the search stage: of the 8-bit unpruned networks it begins with, and of the joint ones."""
+    """Candidates of each search of the stage: of the 8-bit unpruned networks it begins with, and of the joint ones."""
     return 2 * evolution.population * (evolution.generations + 1)
 
 

@@ -46,7 +46,8 @@ def search(context: Context, target: Target, inputs: Folders, folder: Path) -> d
 
     First a search among 8-bit unpruned networks alone: its front starts the joint search and is its baseline. Where the
     config asks for evaluations, subnets of the front are then scored, the predictor learns from them, and both searches
-    are made anew, until the evaluations are used up or the whole front has been scored.
+    are made anew, the joint one beginning with those subnets, too, until the evaluations are used up or the whole front
+    has been scored.
 
     Raises:
         NasError: Nothing satisfies the constraints; names the binding one and the best reachable value.

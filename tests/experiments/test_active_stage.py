@@ -10,12 +10,16 @@ from experiments.context import Context
 from experiments.plan import plan
 from experiments.problems import problem
 from experiments.rundir import read_lines
+from experiments.stages.active import Found, learning
 from experiments.stages.fit import ACCURACY
 from experiments.stages.sample import load_samples
-from experiments.stages.search import load_finalists
+from experiments.stages.search import _search_once, load_finalists
 from nas.errors import NasError
+from nas.genotype import IntArray
 from nas.search.active import expected_improvement
+from nas.search.archive import Archive
 from predictors import accuracy
+from predictors.accuracy import AccuracyPredictor
 from supernet.calibrate import Calibrations
 from supernet.evaluate import errors
 
@@ -94,11 +98,26 @@ def test_the_first_of_a_batch_promises_the_most_of_the_first_front(finished: Fin
 
 
 def test_a_search_begins_with_the_networks_scored_last(finished: Finished, tmp_path: Path) -> None:
-    device_search(context_of(finished, 8, 4), tmp_path, DEVICE)
-    scored = load_samples(tmp_path / DEVICE).genotypes[-4:]
-    with np.load(tmp_path / DEVICE / "candidates.npz") as arrays:
-        begun = {row.tobytes() for row in arrays["genotypes"].astype(np.int64)}
-    assert all(row.tobytes() in begun for row in scored)
+    """Each search is handed those of the batch before it, and evaluates them whatever its sampler finds."""
+    context = context_of(finished, 8, 4)
+    stages, at = plan(context.config), context.run.stage_dir
+    begun, archives = list[IntArray](), list[Archive]()
+
+    def once(errors: AccuracyPredictor, starts: IntArray) -> Found:
+        found = _search_once(context, stages.device(DEVICE).target, None, errors, starts)
+        begun.append(starts)
+        archives.append(found.archive)
+        return found
+
+    learned = learning(context, at(stages.train), at(stages.fit), tmp_path, once)
+    scored = load_samples(tmp_path).genotypes
+    assert learned.evaluations == len(scored) == 8
+    assert np.array_equal(np.concatenate(begun), scored)
+    assert [len(starts) for starts in begun] == [0, 4, 4]
+    for starts, archive in zip(begun[1:], archives[1:], strict=True):
+        given = {row.tobytes() for row in starts.astype(archive.genotypes.dtype)}
+        named = zip(archive.genotypes, archive.found_by, strict=True)
+        assert given <= {row.tobytes() for row, found_by in named if found_by == "start"}
 
 
 def test_an_interrupted_search_scores_nothing_twice(finished: Finished, tmp_path: Path) -> None:
