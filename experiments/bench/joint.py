@@ -152,7 +152,7 @@ def _stage_figures(contexts: Sequence[Context]) -> dict[str, Figure]:
 
 
 def _candidates(part: Part) -> float:
-    """Of its last search. The joint one's own archive does not count the 8-bit unpruned networks that it begins with."""
+    """Of its last search. The joint one's archive does not count the 8-bit unpruned networks that it begins with."""
     count = float(part.context.run.summary(part.search)["candidates"])
     return count + budget(sampler(part.context)) / 2 if part.kind == "joint" else count
 
