@@ -55,7 +55,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "dqa": Benchmark("Activations of few bits without training: DQA beside direct quantization", "dqa", "measure"),
     "joint": Benchmark(
-        "Architecture, zeros and bits searched at once against one after the other, Fashion-MNIST", "joint", "joint"
+        "Architecture, zeros and bits searched at once against one after the other, Fashion-MNIST", "joint", "joint",
+        ("fashion-joint",),
+    ),
+    "joint-cifar10": Benchmark(
+        "Architecture, zeros and bits searched at once against one after the other, CIFAR-10", "joint", "joint",
+        ("cifar10-joint",),
     ),
     "transfer": Benchmark(
         "Accuracy of quantized subnets from few samples, with and without many float ones", "transfer", "transferred"

@@ -31,7 +31,11 @@ METHODS = {
 }
 """Label, colour, marker and line of each way to train."""
 
-SEARCHES = {"joint": ("all at once", "#0072b2", "o"), "sequential": ("one after the other", "#d55e00", "s")}
+SEARCHES = {
+    "joint": ("all at once", "#0072b2", "o"),
+    "sequential": ("one after the other", "#d55e00", "s"),
+    "committed": ("one architecture", "#98a1ac", "^"),
+}
 """Label, colour and marker of each way to search architecture, zeros and bits."""
 
 TRANSFERS = (

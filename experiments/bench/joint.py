@@ -1,8 +1,8 @@
-"""`nas bench joint`: architecture, zeros and bits searched at once against one after the other, on Fashion-MNIST.
+"""`nas bench joint`: architecture, zeros and bits searched at once against one after the other.
 
-Per seed one supernet and one predictor serve both searches. Both predict as many candidates, score as many subnets for
-the predictor to learn from, and have as many finalists tuned for as many epochs; the finalize stage tests these.
-Besides: large sparse networks against small dense ones.
+Per seed one supernet and one predictor serve all searches. The joint search and those in sequence predict as many
+candidates, score as many subnets for the predictor to learn from, and have as many finalists tuned for as many epochs;
+the finalize stage tests these. Besides: large sparse networks against small dense ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from experiments.bench.figures import fronts_picture
 from experiments.bench.fronts import points_at_equal_cost, ratio_at_equal_accuracy
 from experiments.bench.hybrid import ratios
-from experiments.bench.joint_stages import Kind, Part, budget, parts, run, sampler
+from experiments.bench.joint_stages import IN_SEQUENCE, Kind, Part, budget, parts, run, sampler
 from experiments.bench.results import Figure, figure
 from experiments.bench.sizes import MEASURES, sparse_minus_dense
 from experiments.config import Config, config_from
@@ -28,7 +28,7 @@ from experiments.targets import Target
 from nas.genotype import FloatArray
 from supernet.distributed import gpus
 
-CONFIG = Path(__file__).parents[1] / "configs" / "fashion-joint.yaml"
+CONFIGS = Path(__file__).parents[1] / "configs"
 SEEDS = (0, 1, 2)
 
 QUICK: Mapping[str, Any] = {
@@ -45,43 +45,41 @@ QUICK_TRAINING: Mapping[str, Any] = {
     "augmentation": {"shift": 1},
 }
 
-_SHORT = {"latency_s": "latency", "energy_j": "energy"}
-"""How figures call costs that have a unit."""
-
-RIVALS: tuple[Kind, ...] = ("joint", "sequential")
+SEARCHES: tuple[Kind, ...] = ("joint", *IN_SEQUENCE)
 
 Finalists = Mapping[tuple[Kind, str], list[dict[str, Any]]]
 """Of one seed, by search and device."""
 
 
-def joint(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict[str, Figure]:
+def joint(name: str, quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict[str, Figure]:
     """Run what an earlier call left undone, and compare.
 
     Args:
+        name: Name of a shipped config.
         quick: One seed on the digits, everything smaller.
         runs: Folder of runs; what an earlier call finished there is kept.
-        out: Where the picture goes, `joint.png`.
+        out: Where the picture goes, `NAME.png`.
         say: Told of every stage.
     """
-    folder = runs / f"bench-joint{'-quick' if quick else ''}"
-    contexts = [Context(joint_config(seed, quick), folder) for seed in (SEEDS[:1] if quick else SEEDS)]
+    whole = f"{name}{'-quick' if quick else ''}"
+    seeds = SEEDS[:1] if quick else SEEDS
+    contexts = [Context(joint_config(name, seed, quick), runs / f"bench-{whole}") for seed in seeds]
     run(contexts, say)
     found = [{(part.kind, part.target.name): part.members() for part in parts(context)} for context in contexts]
     targets = contexts[0].config.devices
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / f"joint{'-quick' if quick else ''}.png", picture(targets, found))
+    atomic_write(out / f"{whole}.png", picture(targets, found))
     return figures(targets, found) | _stage_figures(contexts)
 
 
-def joint_config(seed: int, quick: bool) -> Config:
-    """The shipped config with a seed, trained on a GPU where there is one; or a small version of it, on the digits."""
-    values = {**read_yaml(CONFIG), "name": f"fashion-joint-{seed}", "seed": seed}
-    if gpus():
-        values |= {"train_on": "cuda"}
+def joint_config(name: str, seed: int, quick: bool) -> Config:
+    """A shipped config with a seed, trained on a GPU where there is one; or a small version of it, on the digits."""
+    path = CONFIGS / f"{name}.yaml"
+    values = {**read_yaml(path), "name": f"{name}-{seed}", "seed": seed, "train_on": "cuda" if gpus() else "cpu"}
     if quick:
-        values |= {**QUICK, "supernet": {**values["supernet"], **QUICK_TRAINING}, "name": f"digits-joint-{seed}"}
+        values |= {**QUICK, "supernet": {**values["supernet"], **QUICK_TRAINING}, "name": f"digits-{seed}"}
         values["devices"] = [{**device, "constraints": {}} for device in values["devices"]]
-    return config_from(values, f"{CONFIG.name}, seed {seed}")
+    return config_from(values, f"{path.name}, seed {seed}")
 
 
 def tested(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> FloatArray:
@@ -90,15 +88,14 @@ def tested(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Floa
 
 
 def compared(target: Target, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, float]:
-    """A joint front against one searched in sequence: hypervolumes, points at equal cost, costs at equal accuracy."""
-    fronts = {name: tested(each, target.objectives) for name, each in (("joint", ours), ("sequential", theirs))}
-    share = ratios(fronts)
-    made = {"joint_hv_over_sequential": share["joint"] / share["sequential"]}
+    """A joint front against another: hypervolumes, points at equal cost, costs at equal accuracy."""
+    share = ratios({"ours": tested(ours, target.objectives), "theirs": tested(theirs, target.objectives)})
+    made = {"hypervolume": share["ours"] / share["theirs"]}
     for place, cost in enumerate(costs_of(target)):
         pair = tested(ours, (cost, "error")), tested(theirs, (cost, "error"))
         if not place:
-            made["joint_minus_sequential_points"] = points_at_equal_cost(*pair)
-        made[f"joint_{_SHORT.get(cost, cost)}_ratio_at_equal_accuracy"] = ratio_at_equal_accuracy(*pair)
+            made["points"] = points_at_equal_cost(*pair)
+        made[cost] = ratio_at_equal_accuracy(*pair)
     return made
 
 
@@ -110,14 +107,16 @@ def costs_of(target: Target) -> tuple[str, ...]:
 def figures(targets: Sequence[Target], found: Sequence[Finalists]) -> dict[str, Figure]:
     """Of all seeds: by device, and without its name that of the device where it is worst for the joint search."""
     made: dict[str, Figure] = {}
-    by_device = {
-        t.name: [compared(t, each["joint", t.name], each["sequential", t.name]) for each in found] for t in targets
-    }
-    for name, (unit, worst) in _UNITS.items():
-        of = {device: [one[name] for one in values] for device, values in by_device.items() if name in values[0]}
-        if of:
-            made[name] = figure([worst(one) for one in zip(*of.values(), strict=True)], unit)
-            made |= {f"{name}[{device}]": figure(values, unit) for device, values in of.items()}
+    for rival in IN_SEQUENCE:
+        by_device = {
+            t.name: [compared(t, each["joint", t.name], each[rival, t.name]) for each in found] for t in targets
+        }
+        for measure, (pattern, unit, worst) in _NAMES.items():
+            of = {device: [one[measure] for one in each] for device, each in by_device.items() if measure in each[0]}
+            if of:
+                name = pattern.format(rival=rival, to="" if rival == "sequential" else f"_to_{rival}")
+                made[name] = figure([worst(one) for one in zip(*of.values(), strict=True)], unit)
+                made |= {f"{name}[{device}]": figure(values, unit) for device, values in of.items()}
     device = targets[-1].name
     for measure in MEASURES:
         points = np.array([sparse_minus_dense(each["sizes", device], measure) for each in found])
@@ -129,13 +128,14 @@ def figures(targets: Sequence[Target], found: Sequence[Finalists]) -> dict[str, 
     return made
 
 
-_UNITS: Mapping[str, tuple[str, Callable[[Sequence[float]], float]]] = {
-    "joint_minus_sequential_points": ("points of test accuracy at equal latency, LUTs on an FPGA", min),
-    "joint_latency_ratio_at_equal_accuracy": ("latency joint / sequential, below 1: joint is faster", max),
-    "joint_energy_ratio_at_equal_accuracy": ("energy joint / sequential, below 1: joint takes less", max),
-    "joint_lut_ratio_at_equal_accuracy": ("LUTs joint / sequential, below 1: joint takes fewer", max),
-    "joint_hv_over_sequential": ("ratio of hypervolumes, tested fronts", min),
+_NAMES: Mapping[str, tuple[str, str, Callable[[Sequence[float]], float]]] = {
+    "points": ("joint_minus_{rival}_points", "points of test accuracy at equal latency, LUTs on an FPGA", min),
+    "latency_s": ("joint_latency_ratio{to}_at_equal_accuracy", "ratio of latencies, below 1: joint is faster", max),
+    "energy_j": ("joint_energy_ratio{to}_at_equal_accuracy", "ratio of energies, below 1: joint takes less", max),
+    "lut": ("joint_lut_ratio{to}_at_equal_accuracy", "ratio of LUTs, below 1: joint takes fewer", max),
+    "hypervolume": ("joint_hv_over_{rival}", "ratio of hypervolumes, tested fronts", min),
 }
+"""By what is compared: the figure's name, its unit, and which device is the worst for the joint search."""
 
 
 def _stage_figures(contexts: Sequence[Context]) -> dict[str, Figure]:
@@ -143,7 +143,7 @@ def _stage_figures(contexts: Sequence[Context]) -> dict[str, Figure]:
     taus = [context.run.summary(plan(context.config).fit)["kendall_tau"] for context in contexts]
     made = {"accuracy_tau": figure(taus, "Kendall tau, held-out subnets")}
     for target in contexts[0].config.devices:
-        for kind in RIVALS:
+        for kind in ("joint", "sequential"):
             wanted = [p for each in contexts for p in parts(each) if (p.kind, p.target.name) == (kind, target.name)]
             made[f"candidates[{kind}, {target.name}]"] = figure(
                 [_candidates(part) for part in wanted], "networks predicted"
@@ -163,7 +163,7 @@ def picture(targets: Sequence[Target], found: Sequence[Finalists]) -> bytes:
     for target in targets:
         cost = costs_of(target)[0]
         fronts: dict[str, list[FloatArray]] = {
-            kind: [tested(each[kind, target.name], (cost, "error")) for each in found] for kind in RIVALS
+            kind: [tested(each[kind, target.name], (cost, "error")) for each in found] for kind in SEARCHES
         }
         panels[target.name] = cost, fronts
     return fronts_picture(panels)

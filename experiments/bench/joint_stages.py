@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.bench.sequential import STEPS, sequential
+from experiments.bench.sequential import STEPS, committed, sequential
 from experiments.bench.sizes import sizes
 from experiments.context import Context
 from experiments.environment import environment
@@ -33,17 +33,21 @@ from hw_models.device import load_device
 from nas.errors import NasError
 from nas.genotype import IntArray
 from nas.pareto import spread_subset
+from nas.problem import Problem
+from nas.search.archive import Archive
 from nas.search.evolution import Evolution, Nsga2
 from predictors import accuracy
 from predictors.accuracy import AccuracyPredictor
 from supernet.distributed import ALONE, Ranks, gpus
 
-Kind = Literal["joint", "sequential", "sizes"]
+Kind = Literal["joint", "sequential", "committed", "sizes"]
 Say = Callable[[str], None]
+InSequence = Callable[[Problem, Evolution, int, IntArray], Archive]
 
-_VERSIONS = {"sequential": 3, "sizes": 2}
-"""Raised when a search in sequence, or one of sizes, starts to give other results for the same input."""
+IN_SEQUENCE: Mapping[Kind, InSequence] = {"sequential": sequential, "committed": committed}
 
+_VERSIONS: Mapping[Kind, int] = {"sequential": 3, "committed": 1, "sizes": 2}
+"""Raised when a search of this kind starts to give other results for the same input."""
 
 _SPARE = 1 / 8
 """Share of genotypes that mean a network met before: at most this in trials of 20 to 500 thousand candidates."""
@@ -69,7 +73,7 @@ def parts(context: Context) -> list[Part]:
     stages, made = plan(context.config), list[Part]()
     for of in stages.devices:
         made.append(Part(context, "joint", of.target, of.search, of.finalize))
-        for kind in ("sequential", "sizes") if of is stages.devices[-1] else ("sequential",):
+        for kind in _VERSIONS if of is stages.devices[-1] else IN_SEQUENCE:
             found = Stage(f"{kind}-{of.target.name}", _VERSIONS[kind], of.search.settings, of.search.inputs)
             tested = Stage(
                 f"finalize-{kind}-{of.target.name}", of.finalize.version, of.finalize.settings, (found, stages.train)
@@ -164,8 +168,9 @@ def _search(part: Part) -> str:
     match part.kind:
         case "joint":
             work = partial(search, context, part.target, Folders(train_folder, fit_folder, None))
-        case "sequential":
-            work = partial(_in_sequence, context, part.target, step(evolution), train_folder, fit_folder)
+        case "sequential" | "committed":
+            once = partial(_once, context, part.target, IN_SEQUENCE[part.kind], step(evolution))
+            work = partial(_in_sequence, context, part.kind, once, train_folder, fit_folder)
         case "sizes":
             errors = accuracy.load(context.space, fit_folder / ACCURACY)
             work = partial(sizes, context, errors, step(evolution))
@@ -190,16 +195,16 @@ def _tune(searches: Sequence[Part], placed: tuple[int, Task]) -> str:
 
 
 def _in_sequence(
-    context: Context, target: Target, evolution: Evolution, train_folder: Path, fit_folder: Path, folder: Path
-) -> dict[str, Any]:
-    """Stage: the search in sequence, which scores as many subnets as the joint one, and as many finalists."""
-    once = partial(_sequence_once, context, target, evolution)
+    context: Context, kind: Kind, once: Callable[[AccuracyPredictor, IntArray], Found], train_folder: Path,
+    fit_folder: Path, folder: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """Stage: a search in sequence, which scores as many subnets as the joint one, and as many finalists."""
     learned = learning(context, train_folder, fit_folder, folder, once)
     archive = learned.found.archive
     asked, front = archive.problem, archive.front()
     chosen = front[spread_subset(asked.costs(archive.metrics[front]), context.config.finalize.members)]
     records = [
-        {"genotype": row, "role": "sequential", "predicted": dict(zip(asked.metrics, values, strict=True))}
+        {"genotype": row, "role": kind, "predicted": dict(zip(asked.metrics, values, strict=True))}
         for row, values in zip(archive.genotypes[chosen].tolist(), archive.metrics[chosen].tolist(), strict=True)
     ]
     atomic_write(folder / FINALISTS, json.dumps(records, indent=1))
@@ -212,8 +217,9 @@ def _in_sequence(
     }
 
 
-def _sequence_once(
-    context: Context, target: Target, evolution: Evolution, errors: AccuracyPredictor, starts: IntArray
-) -> Found:
+def _once(
+    context: Context, target: Target, search: InSequence, evolution: Evolution, errors: AccuracyPredictor,
+    starts: IntArray,
+) -> Found:  # fmt: skip
     asked = on_device(context, load_device(target.name), target, errors, None)
-    return Found(sequential(asked, evolution, context.config.seed, starts))
+    return Found(search(asked, evolution, context.config.seed, starts))

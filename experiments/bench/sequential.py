@@ -1,8 +1,8 @@
 """Search in sequence, as it is done where the choices are not made at once: architectures, then zeros, then bits.
 
-Architectures are searched at 8 bits unpruned; then pruning opens for all of the front that was found, and then bits for
-all of that front. Nothing that an earlier step decided changes later. Every step is a search by the same sampler over a
-space of its own, in which the networks found so far are the choices of one gene.
+Architectures are searched at 8 bits unpruned; then pruning opens for all of the front that was found, or for one of
+them, and then bits for all of that front. Nothing that an earlier step decided changes later. Every step is a search by
+the same sampler over a space of its own, in which the networks found so far are the choices of one gene.
 """
 
 from __future__ import annotations
@@ -100,11 +100,44 @@ def sequential(problem: Problem, sampler: Evolution, seed: int, starts: IntArray
     Raises:
         NasError: The space has no unpruned 8-bit networks, or none of a step satisfies the constraints.
     """
+    dense, found = _dense(problem), Archive(problem)
+    found.add(sampler.run(dense, seed, starts=_undecided(dense, starts, ())).genotypes, sampler.name)
+    return _compressed(dense, found, sampler, seed, starts)
+
+
+def committed(problem: Problem, sampler: Evolution, seed: int, starts: IntArray) -> Archive:
+    """Everything that pruning and bits evaluate of one architecture, the middle one of the front by error.
+
+    So are ProxylessNAS, AMC and HAQ applied where APQ compares itself with them (arXiv 2006.08509, section 4).
+
+    Args:
+        problem: What is asked.
+        sampler: How each of the three steps is searched.
+        seed: Of all steps.
+        starts: Networks of an earlier search, shape (n, genes). Their architecture stays.
+
+    Raises:
+        NasError: As `sequential`.
+    """
+    dense, found = _dense(problem), Archive(problem)
+    chosen = _undecided(dense, starts, ())
+    if not len(chosen):
+        front = _front(sampler.run(dense, seed))
+        chosen = front[[len(front) // 2]]
+    found.add(chosen, sampler.name)
+    return _compressed(dense, found, sampler, seed, starts)
+
+
+def _dense(problem: Problem) -> Problem:
     dense = dense_8bit(problem)
     if dense is None:
         raise NasError("a search in sequence begins with unpruned networks of 8 bits; allow sparsity 0 and 8 bits")
-    found, decided = Archive(problem), list[GeneKind]()
-    found.add(sampler.run(dense, seed, starts=_undecided(dense, starts, decided)).genotypes, sampler.name)
+    return dense
+
+
+def _compressed(dense: Problem, found: Archive, sampler: Evolution, seed: int, starts: IntArray) -> Archive:
+    """The archive with what the later steps add to it."""
+    problem, decided = found.problem, list[GeneKind]()
     for kinds in STEPS:
         decided += kinds
         step = opened(problem, _front(found), kinds)

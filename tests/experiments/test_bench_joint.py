@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tiny_runs import tiny_config
 from experiments.bench import joint as bench
 from experiments.bench.fronts import front, points_at_equal_cost, ratio_at_equal_accuracy
 from experiments.bench.joint_stages import budget, parts, run, sampler, step
-from experiments.bench.sequential import STEPS, Opened, opened, sequential
+from experiments.bench.sequential import STEPS, Opened, committed, opened, sequential
 from experiments.bench.sizes import MOST_DENSE, SIZES, best_within, size_problems, sparse_minus_dense, stored_bytes
 from experiments.config import Config
 from experiments.context import Context
@@ -28,6 +28,7 @@ from nas.pareto import non_dominated
 from nas.problem import Problem, sample
 from nas.search.evolution import Nsga2
 
+CONFIGS = ("fashion-joint", "cifar10-joint")
 DEVICES = ("alveo-u250", "bitfusion")
 
 
@@ -199,6 +200,24 @@ def test_networks_of_an_opened_space_by_brute_force(context: Context, kinds: tup
     assert made.space.those(outside[:0]).shape == (0, len(made.space.genes))
 
 
+def test_a_committed_search_keeps_the_middle_architecture(context: Context) -> None:
+    """All it answers is that architecture pruned and quantized; given networks of one keep theirs."""
+    problem = asked(context, "bitfusion")
+    dense = dense_8bit(problem)
+    assert dense is not None
+    front = best(problem, everything(dense))
+    errors = np.sort(problem.evaluate(front)[:, 0])
+    found = committed(problem, Nsga2(60, 60), 0, front[:0])
+    opens = [place for place, gene in enumerate(context.space.genes) if gene.kind in chain(*STEPS)]
+    architecture = found.genotypes.copy()
+    architecture[:, opens] = found.genotypes[0, opens]
+    assert len(distinct(canonical(context.space, architecture))) == 1 < len(found)
+    assert found.metrics[0, 0] == pytest.approx(errors[len(errors) - 1 - len(errors) // 2])
+    other = next(row for row in front if (row != found.genotypes[0]).any())
+    again = committed(problem, Nsga2(20, 3), 0, other[None])
+    assert np.array_equal(again.genotypes[0], other)
+
+
 def everything(problem: Problem) -> IntArray:
     """All distinct genotypes of a problem of few; the last genes take random choices where there are too many."""
     counts = problem.allowed_counts
@@ -216,8 +235,8 @@ def best(problem: Problem, population: IntArray) -> IntArray:
 
 
 def test_a_search_in_sequence_predicts_as_many_and_some_to_spare() -> None:
-    for quick in (False, True):
-        evolution = sampler(Context(bench.joint_config(0, quick), Path()))
+    for name, quick in product(CONFIGS, (False, True)):
+        evolution = sampler(Context(bench.joint_config(name, 0, quick), Path()))
         steps = 3 * evolution.population * (step(evolution).generations + 1)
         assert budget(evolution) == 2 * evolution.population * (evolution.generations + 1)
         assert 1.12 * budget(evolution) < steps < 1.18 * budget(evolution)
@@ -228,8 +247,9 @@ def test_a_budget_is_counted_in_candidates_of_one_sampler() -> None:
         sampler(Context(tiny_config(), Path()))
 
 
-def test_the_shipped_space_suits_both_devices() -> None:
-    config = bench.joint_config(1, False)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_shipped_space_suits_both_devices(name: str) -> None:
+    config = bench.joint_config(name, 1, False)
     space = config.build_space()
     require_operations(config.devices, space)
     assert [target.name for target in config.devices] == list(DEVICES)
@@ -286,24 +306,25 @@ def test_a_small_run_to_its_end(tmp_path: Path) -> None:
     context, said = Context(tiny({}), tmp_path), list[str]()
     run([context], said.append)
     found = {(part.kind, part.target.name): part.members() for part in parts(context)}
-    assert set(found) == {(kind, name) for kind in bench.RIVALS for name in DEVICES} | {("sizes", "bitfusion")}
+    assert set(found) == {(kind, name) for kind in bench.SEARCHES for name in DEVICES} | {("sizes", "bitfusion")}
     for (kind, name), members in found.items():
         assert all(0 <= m["measured"]["error"] <= 1 and m["measured"].keys() >= {"latency_s"} for m in members)
         assert len(members) == (4 * SIZES if kind == "sizes" else 3), (kind, name)
     made = bench.figures(context.config.devices, [found])
-    hv = "joint_hv_over_sequential"
-    assert made[hv].value == min(made[f"{hv}[{name}]"].value for name in DEVICES)
-    assert {"joint_minus_sequential_points", "joint_lut_ratio_at_equal_accuracy[alveo-u250]"} <= made.keys()
-    assert {"joint_latency_ratio_at_equal_accuracy", "joint_energy_ratio_at_equal_accuracy"} <= made.keys()
+    for hv in ("joint_hv_over_sequential", "joint_hv_over_committed"):
+        assert made[hv].value == min(made[f"{hv}[{name}]"].value for name in DEVICES)
+    assert {"joint_minus_sequential_points", "joint_minus_committed_points[bitfusion]"} <= made.keys()
+    for cost, rival in product(("latency", "energy", "lut"), ("", "_to_committed")):
+        assert f"joint_{cost}_ratio{rival}_at_equal_accuracy" in made
     points = sparse_minus_dense(found["sizes", "bitfusion"], "bytes")
     assert made["sparse_minus_dense_points[bytes]"].value == pytest.approx(np.mean(points))
     assert bench.picture(context.config.devices, [found]).startswith(b"\x89PNG")
     summaries = {(part.kind, part.target.name): context.run.summary(part.search) for part in parts(context)}
     spent = {place: summary.get("evaluations") for place, summary in summaries.items()}
-    assert spent == {(kind, name): 6 for kind in bench.RIVALS for name in DEVICES} | {("sizes", "bitfusion"): None}
+    assert spent == {(kind, name): 6 for kind in bench.SEARCHES for name in DEVICES} | {("sizes", "bitfusion"): None}
     counted = bench._stage_figures([context])
     assert {name for name in counted if "candidates" in name} == {
-        f"candidates[{kind}, {name}]" for kind in bench.RIVALS for name in DEVICES
+        f"candidates[{kind}, {name}]" for kind in ("joint", "sequential") for name in DEVICES
     }
     before = {path: path.stat().st_mtime_ns for path in context.run.path.rglob("members.json")}
     run([context], said.append)
