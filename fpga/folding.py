@@ -2,7 +2,8 @@
 
 One option per layer, one sum per resource: a multiple-choice program (HAO: Dong et al., FCCM 2021, arXiv 2104.12766),
 solved by the programs of `nas.search`. Every coefficient is an integer, so nothing is lost by rounding. Pipelined, most
-questions need no program: the options that take the least of the device within an interval fit as they are.
+questions need no program: the options that take the least of the device within an interval fit as they are. Sequential,
+the duals of the linear relaxation tell which options no good folding has, and the program decides among the others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from functools import cached_property, partial
 from operator import truediv
 
 import numpy as np
+from scipy.optimize import linprog
+from scipy.sparse import csr_array
 
 from fpga.folding_options import Option, layer_options
 from hw_models.device import Device, Resources
@@ -31,6 +34,9 @@ from nas.tables import AdditiveCost, AdditiveTable
 
 _NOTHING = 1e-9
 """For a device without some resource: whatever takes of it is dearer than all else."""
+
+_NEAR = 0.01
+"""How far above the relaxation's bound the optimum is looked for first, as a share; most of 20 layers lie within."""
 
 _ROUNDING = 1e-6
 """A solver's bound on a whole number may be off by as much."""
@@ -145,6 +151,34 @@ def fits(chosen: Mapping[str, Option], resources: Resources) -> bool:
     return all(use <= getattr(resources, name) for name, use in zip(RESOURCES, used.tolist(), strict=True))
 
 
+def relaxed(layers: Sequence[Sequence[Option]], resources: Resources) -> list[FloatArray]:
+    """For each option a bound: no folding within the resources that has it takes fewer cycles in sum.
+
+    Any prices of the resources, 0 or more, give such a bound: the sum of the layers' least cycles and paid resources,
+    the option's own for its layer, less the price of all there is. These are the duals of the linear relaxation, which
+    make the least bound as large as it can be.
+
+    Args:
+        layers: Options of each.
+        resources: What there is.
+
+    Returns:
+        For each layer, cycles of shape (options,); all 0 where even mixtures of options do not fit.
+    """
+    cycles = np.array([option.cycles for several in layers for option in several], dtype=np.float64)
+    taken = np.array([option.resources for several in layers for option in several], dtype=np.float64)
+    have = np.array([getattr(resources, name) for name in RESOURCES], dtype=np.float64)
+    layer = np.repeat(np.arange(len(layers)), [len(several) for several in layers])
+    one_each = csr_array((np.ones(len(layer)), (layer, np.arange(len(layer)))))
+    solved = linprog(cycles, taken.T, have, one_each, np.ones(len(layers)))
+    if solved.status:
+        return [np.zeros(len(several)) for several in layers]
+    prices = np.maximum(-solved.ineqlin.marginals, 0.0)
+    paid = np.split(cycles + taken @ prices, np.flatnonzero(np.diff(layer)) + 1)
+    least = sum(one.min() for one in paid) - have @ prices
+    return [least + one - one.min() for one in paid]
+
+
 @dataclass(frozen=True)
 class _Foldings:
     """A gene per layer, a choice per option."""
@@ -187,12 +221,22 @@ class _Question:
         return AdditiveCost(tuple(AdditiveTable((layer,), (1,), column) for layer, column in enumerate(values)))
 
     def sequential(self) -> Folding | Shortage:
-        """The least sum, by one program."""
-        proof, chosen = self._solved(self.problem, "cycles")
-        if chosen is None:
-            return self._shortage(proof.status == "infeasible")
-        bound = math.ceil((proof.bound or 0.0) - _ROUNDING)
-        return Folding(chosen, "sequential", sum(option.cycles for option in chosen.values()), bound)
+        """The least sum, by a program of the options that a folding near the relaxation's bound can have.
+
+        A folding beyond tells which options a better one can have; where there is none, all options are asked.
+        """
+        bounds = relaxed(list(self.options.values()), self.resources)
+        within = (1 + _NEAR) * max(bound.min() for bound in bounds)
+        while True:
+            allowed = tuple(tuple(np.flatnonzero(bound <= within).tolist()) for bound in bounds)
+            proof, chosen = self._solved(replace(self.problem, allowed=allowed), "cycles")
+            if chosen is None and allowed == self.problem.allowed:
+                return self._shortage(proof.status == "infeasible")
+            cycles = math.inf if chosen is None else sum(option.cycles for option in chosen.values())
+            if chosen is not None and (cycles <= within or proof.status != "optimal"):
+                bound = math.ceil(min(proof.bound or 0.0, within) - _ROUNDING)
+                return Folding(chosen, "sequential", int(cycles), bound)
+            within = cycles
 
     def pipelined(self) -> Folding | Shortage:
         """The least maximum, by bisection: options slower than an interval are left out, and the rest must fit.
@@ -202,19 +246,20 @@ class _Question:
         intervals = sorted({option.cycles for several in self.options.values() for option in several})
         slowest = max(min(option.cycles for option in several) for several in self.options.values())
         best: Mapping[str, Option] | None = None
-        low, high, open_ = bisect.bisect_left(intervals, slowest), len(intervals), None
+        low = proved = bisect.bisect_left(intervals, slowest)
+        high = len(intervals)
         while low < high:
             middle = (low + high) // 2
             status, chosen = self._fitting(intervals[middle])
             if chosen is None:
-                open_ = None if status == "infeasible" else (open_ or intervals[middle])
                 low = middle + 1
+                proved = low if status == "infeasible" else proved
             else:
                 best = chosen
                 high = bisect.bisect_left(intervals, max(option.cycles for option in chosen.values()))
         if best is None:
-            return self._shortage(open_ is None)
-        return Folding(best, "pipelined", intervals[high], open_ or intervals[high])
+            return self._shortage(proved == high)
+        return Folding(best, "pipelined", intervals[high], intervals[proved])
 
     def _fitting(self, interval: int) -> tuple[Status, Mapping[str, Option] | None]:
         """Options within an interval that fit: those that take the least if they do, or else by a program."""

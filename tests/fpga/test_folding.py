@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fpga.folding import Folding, Shortage, choose, fold
+from fpga.folding import Folding, Shortage, choose, fold, relaxed
 from fpga.folding_options import Option, layer_options, pruned
 from hw_models.device import Resources, load_device
 from hw_models.families import Schedule
@@ -41,6 +41,27 @@ def exhaustive(options: dict[str, tuple[Option, ...]], limits: Resources, schedu
     return min(cycles, default=None)
 
 
+def test_no_folding_lies_below_the_bounds_of_its_options() -> None:
+    """And the bounds are of use: some of an option are reached, by rounding alone."""
+    reached = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        options, limits = random_options(rng), random_limits(rng)
+        layers = list(options.values())
+        bounds = relaxed(layers, limits)
+        have = [getattr(limits, name) for name in RESOURCES]
+        fitting = [
+            (places, sum(layer[place].cycles for layer, place in zip(layers, places, strict=True)))
+            for places in itertools.product(*(range(len(layer)) for layer in layers))
+            if (np.sum([layer[p].resources for layer, p in zip(layers, places, strict=True)], axis=0) <= have).all()
+        ]
+        for places, cycles in fitting:
+            highest = max(bound[place] for bound, place in zip(bounds, places, strict=True))
+            assert cycles >= highest - 1e-9
+            reached += cycles < highest + 1
+    assert reached > 5
+
+
 @pytest.mark.parametrize("schedule", ["pipelined", "sequential"])
 def test_the_optimum_is_that_of_exhaustive_search(schedule: Schedule) -> None:
     feasible = 0
@@ -65,11 +86,11 @@ def test_with_little_effort_the_bound_holds_still(schedule: Schedule) -> None:
     rng = np.random.default_rng(3)
     options = {
         f"layer{layer}": tuple(
-            Option(1, 1, 1, "dsp", int(rng.integers(1, 400)), *rng.integers(0, 300, 4).tolist()) for _ in range(30)
+            Option(1, 1, 1, "dsp", int(rng.integers(1, 400)), *rng.integers(0, 300, 4).tolist()) for _ in range(60)
         )
-        for layer in range(12)
+        for layer in range(24)
     }
-    limits = Resources(1500, 1500, 1500, 1500)
+    limits = Resources(3000, 3000, 3000, 3000)
     exact = choose(options, limits, schedule, 60.0)
     assert isinstance(exact, Folding)
     assert exact.gap == 0
