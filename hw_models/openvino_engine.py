@@ -5,6 +5,7 @@ It reports to its maker whenever it is imported, unless the package that does it
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -26,6 +27,17 @@ VERSION: str = openvino.__version__.partition("-")[0]
 PROCESSOR = Cpu()
 
 
+@functools.cache
+def _core() -> openvino.Core:
+    """The one of this process, kept to its end.
+
+    Each new one gives the thread another stack for signals and frees it with the last model it compiled. Of two whose
+    lives overlap, the second one's end brings back the stack that the first one's has freed, and the next signal kills
+    the process (seen in 2026.4; `intel_cpu/src/plugin.cpp`).
+    """
+    return openvino.Core()
+
+
 def compiled(model: bytes, batch: int, threads: int = 1) -> Any:
     """An ONNX model compiled for one batch size.
 
@@ -34,7 +46,7 @@ def compiled(model: bytes, batch: int, threads: int = 1) -> Any:
     Raises:
         NasError: OpenVINO does not read the model, as with weights of 2 bits.
     """
-    core = openvino.Core()
+    core = _core()
     try:
         network = core.read_model(model)
     except RuntimeError as error:

@@ -1,4 +1,5 @@
 import dataclasses
+import subprocess
 import sys
 import timeit
 from collections.abc import Callable
@@ -125,6 +126,26 @@ def test_a_model_that_openvino_does_not_read_is_an_error_with_the_reason(
     network = with_weight_bits(EVERY_OPERATION, (2,))
     with pytest.raises(NasError, match=r"engine openvino: cannot read this model .*INT2"):
         load_engine("openvino").predict(to_onnx(weight_only_design(network, 0)), np.zeros((1, 3, 11, 9)))
+
+
+def test_a_process_with_models_that_came_and_went_lives_on_after_a_signal(tmp_path: Path) -> None:
+    """Two of the same time, gone in the order they came; a fault handler gives the thread a stack for signals."""
+    pytest.importorskip("openvino")
+    model = tmp_path / "model.onnx"
+    model.write_bytes(to_onnx(random_design(EVERY_OPERATION, 0)))
+    code = (
+        "import faulthandler, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from hw_models.engines import load_engine\n"
+        "faulthandler.enable()\n"
+        "compiled = load_engine('openvino').compiled\n"
+        "models = [compiled(Path(sys.argv[1]).read_bytes(), batch) for batch in (1, 2)]\n"
+        "while models:\n"
+        "    del models[0]\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: None)\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, model], check=False).returncode == 0
 
 
 def test_engines_never_mix_in_the_store(engine: Engine, tmp_path: Path) -> None:
