@@ -22,7 +22,7 @@ ARROWS = {
 HOMES = {
     "numpy": ("",),
     "torch": ("supernet/", "predictors/neural.py", "hw_models/torch_", "hw_models/executorch_engine.py"),
-    "scipy": ("predictors/",),
+    "scipy": ("predictors/", "fpga/folding.py"),
     "threadpoolctl": ("experiments/bench/speed.py", "experiments/bench/hybrid.py"),
     "sklearn": ("supernet/data/digits.py", "predictors/"),
     "PIL": ("supernet/data/decode.py",),
