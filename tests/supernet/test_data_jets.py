@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from data_files import CPU, real
 from numpy.typing import NDArray
 
 from nas.errors import NasError
 from supernet.data.jets import Jets
 from supernet.data.split import Dataset
 
-CPU = torch.device("cpu")
 NAMES = ("j1_etarel", "j1_ptrel", "j1_phirel")
 LABELS = ("j_g", "j_q", "j_w", "j_z", "j_t")
 SETTINGS: dict[str, Any] = {"file": "jets.h5", "particles": 4, "features": NAMES}
@@ -138,13 +137,6 @@ def test_bad_settings_are_refused(settings: dict[str, Any], law: str) -> None:
         Jets(**(SETTINGS | settings))
 
 
-def real(name: str) -> Path:
-    root = Path(os.environ.get("NAS_DATA", ""))
-    if "NAS_DATA" not in os.environ or not (root / name).exists():
-        pytest.skip(f"needs {name} in NAS_DATA")
-    return root
-
-
 def test_real_constituents() -> None:
     name, features = "jets/jets_constituents.h5", ("j1_ptrel", "j1_etarel", "j1_phirel")
     data = Jets(name, 8, features, 0.1, test_from=80500).load(real(name), 0)
@@ -159,7 +151,7 @@ def test_real_files_of_all_columns_hold_the_same_jets() -> None:
     """The first 1000 test jets again, with 64 particles and the 16 official columns."""
     whole, sample = "jets/jets_constituents.h5", "jets/jets_full_sample.h5"
     features = ("j1_phirel", "j1_ptrel", "j1_erel")
-    root = real(sample)
+    root = real(whole, sample)
     few = unscaled(Jets(whole, 16, features, test_from=80500).load(root, 0))["test"][:1000]
     data = unscaled(Jets(sample, 16, features).load(root, 0))
     again = np.concatenate([data["train"], data["validation"], data["test"]])
