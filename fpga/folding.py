@@ -151,7 +151,7 @@ def fits(chosen: Mapping[str, Option], resources: Resources) -> bool:
     return all(use <= getattr(resources, name) for name, use in zip(RESOURCES, used.tolist(), strict=True))
 
 
-def relaxed(layers: Sequence[Sequence[Option]], resources: Resources) -> list[FloatArray]:
+def cycle_bounds(layers: Sequence[Sequence[Option]], resources: Resources) -> list[FloatArray]:
     """For each option a bound: no folding within the resources that has it takes fewer cycles in sum.
 
     Any prices of the resources, 0 or more, give such a bound: the sum of the layers' least cycles and paid resources,
@@ -163,7 +163,7 @@ def relaxed(layers: Sequence[Sequence[Option]], resources: Resources) -> list[Fl
         resources: What there is.
 
     Returns:
-        For each layer, cycles of shape (options,); all 0 where even mixtures of options do not fit.
+        For each layer, cycles of shape (options,); all 0 where even mixtures of options do not fit together.
     """
     cycles = np.array([option.cycles for several in layers for option in several], dtype=np.float64)
     taken = np.array([option.resources for several in layers for option in several], dtype=np.float64)
@@ -225,7 +225,7 @@ class _Question:
 
         A folding beyond tells which options a better one can have; where there is none, all options are asked.
         """
-        bounds = relaxed(list(self.options.values()), self.resources)
+        bounds = cycle_bounds(list(self.options.values()), self.resources)
         within = (1 + _NEAR) * max(bound.min() for bound in bounds)
         while True:
             allowed = tuple(tuple(np.flatnonzero(bound <= within).tolist()) for bound in bounds)

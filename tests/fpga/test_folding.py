@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fpga.folding import Folding, Shortage, choose, fold, relaxed
+from fpga.folding import Folding, Shortage, choose, cycle_bounds, fold
 from fpga.folding_options import Option, layer_options, pruned
 from hw_models.device import Resources, load_device
 from hw_models.families import Schedule
@@ -48,7 +48,7 @@ def test_no_folding_lies_below_the_bounds_of_its_options() -> None:
         rng = np.random.default_rng(seed)
         options, limits = random_options(rng), random_limits(rng)
         layers = list(options.values())
-        bounds = relaxed(layers, limits)
+        bounds = cycle_bounds(layers, limits)
         have = [getattr(limits, name) for name in RESOURCES]
         fitting = [
             (places, sum(layer[place].cycles for layer, place in zip(layers, places, strict=True)))
