@@ -70,7 +70,9 @@ class AdditiveCost:
 
     def _rows(self, population: IntArray) -> IntArray:
         """Row of each member in each table, shape (tables, n): one product of matrices, exact in these floats."""
-        rows = self._strides @ population.T[: self._strides.shape[1]].astype(self._strides.dtype)
+        choices = population.T[: self._strides.shape[1]].astype(self._strides.dtype)
+        with np.errstate(invalid="ignore"):  # OpenBLAS 0.3.31 computes with what lies on the stack, too, and drops it
+            rows = self._strides @ choices
         return rows.astype(np.intp)
 
     @cached_property

@@ -1,3 +1,4 @@
+import ctypes
 from collections.abc import Callable
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from nas.errors import NasError
 from nas.problem import Problem, sample
-from nas.tables import AdditiveCost, stacked
+from nas.tables import AdditiveCost, AdditiveTable, stacked
 
 MakeProblem = Callable[..., Problem]
 
@@ -34,3 +35,18 @@ def test_a_sum_is_gathered_row_by_row_and_does_not_depend_on_the_batch(make_prob
 def test_costs_over_different_genes_are_not_stacked(make_problem: MakeProblem) -> None:
     with pytest.raises(NasError, match="over the same genes"):
         stacked(list(make_problem(0).additive.values()))
+
+
+class Signalling(ctypes.Structure):
+    """Floats that no one may compute with; passed by value, they stay behind on the stack."""
+
+    _fields_ = (("words", ctypes.c_uint32 * 15_000),)
+
+
+def test_what_lies_on_the_stack_is_no_warning() -> None:
+    cost = AdditiveCost((AdditiveTable((2, 4), (3, 1), np.arange(9.0)),))
+    left, libc = Signalling((ctypes.c_uint32 * 15_000)(*[0x7FA00000] * 15_000)), ctypes.CDLL(None)
+    for size in range(1, 40):
+        population = np.random.default_rng(size).integers(0, 3, (size, 6))
+        libc.getpid(left)
+        assert cost(population).tolist() == (3 * population[:, 2] + population[:, 4]).tolist()
