@@ -7,6 +7,9 @@ from pathlib import Path
 
 from experiments.bench.results import Figure
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""The shipped ones."""
+
 
 @dataclass(frozen=True)
 class Benchmark:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.bench import CONFIGS
 from experiments.bench.results import Figure, figure
 from experiments.config import Config, config_from
 from experiments.pipeline import run
@@ -19,7 +20,7 @@ from experiments.rundir import atomic_write
 from experiments.strict import read_yaml
 from nas.pareto import non_dominated
 
-CONFIG = Path(__file__).parents[1] / "configs" / "digits.yaml"
+CONFIG = CONFIGS / "digits.yaml"
 SEEDS = (0, 1, 2)
 
 QUICK: Mapping[str, Any] = {

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench.demo import CONFIG, merged
+from experiments.bench import CONFIGS
+from experiments.bench.demo import merged
 from experiments.config import Config, config_from
 from experiments.context import Context
 from experiments.pipeline import train_only
@@ -32,7 +33,6 @@ from nas.design import Design
 from nas.genotype import distinct, random_population
 from nas.network import Layer, Network, Precision, nonzeros
 
-CONFIGS = CONFIG.parent
 TABLE = Path(__file__).parents[1] / "results" / "fpga-designs.csv"
 
 _PRECISION = {

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
-from experiments.bench.demo import CONFIG, merged
+from experiments.bench import CONFIGS
+from experiments.bench.demo import merged
 from experiments.config import Config, config_from
 from experiments.context import Context
 from experiments.pipeline import run, train_only
@@ -33,7 +34,6 @@ from nas.errors import NasError
 from nas.genotype import random_population
 from supernet.evaluate import all_images, fine_tune
 
-CONFIGS = CONFIG.parent
 DEVICE = "alveo-u250-rtl"
 """Its chip is that of the published designs, an XCVU13P in another package, and holds all networks."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.bench import CONFIGS
 from experiments.bench.figures import fronts_picture
 from experiments.bench.fronts import points_at_equal_cost, ratio_at_equal_accuracy
 from experiments.bench.hybrid import ratios
@@ -28,7 +29,6 @@ from experiments.targets import Target
 from nas.genotype import FloatArray
 from supernet.distributed import gpus
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 SEEDS = (0, 1, 2)
 
 QUICK: Mapping[str, Any] = {
@@ -45,7 +45,7 @@ QUICK_TRAINING: Mapping[str, Any] = {
     "augmentation": {"shift": 1},
 }
 
-SEARCHES: tuple[Kind, ...] = ("joint", *IN_SEQUENCE)
+COMPARED: tuple[Kind, ...] = ("joint", *IN_SEQUENCE)
 
 Finalists = Mapping[tuple[Kind, str], list[dict[str, Any]]]
 """Of one seed, by search and device."""
@@ -111,10 +111,11 @@ def figures(targets: Sequence[Target], found: Sequence[Finalists]) -> dict[str, 
         by_device = {
             t.name: [compared(t, each["joint", t.name], each[rival, t.name]) for each in found] for t in targets
         }
-        for measure, (pattern, unit, worst) in _NAMES.items():
+        for measure, (pattern, against, worst) in _NAMES.items():
             of = {device: [one[measure] for one in each] for device, each in by_device.items() if measure in each[0]}
             if of:
                 name = pattern.format(rival=rival, to="" if rival == "sequential" else f"_to_{rival}")
+                unit = against.format(rival=rival)
                 made[name] = figure([worst(one) for one in zip(*of.values(), strict=True)], unit)
                 made |= {f"{name}[{device}]": figure(values, unit) for device, values in of.items()}
     device = targets[-1].name
@@ -130,16 +131,20 @@ def figures(targets: Sequence[Target], found: Sequence[Finalists]) -> dict[str, 
 
 _NAMES: Mapping[str, tuple[str, str, Callable[[Sequence[float]], float]]] = {
     "points": ("joint_minus_{rival}_points", "points of test accuracy at equal latency, LUTs on an FPGA", min),
-    "latency_s": ("joint_latency_ratio{to}_at_equal_accuracy", "ratio of latencies, below 1: joint is faster", max),
-    "energy_j": ("joint_energy_ratio{to}_at_equal_accuracy", "ratio of energies, below 1: joint takes less", max),
-    "lut": ("joint_lut_ratio{to}_at_equal_accuracy", "ratio of LUTs, below 1: joint takes fewer", max),
+    "latency_s": (
+        "joint_latency_ratio{to}_at_equal_accuracy",
+        "latency joint / {rival}, below 1: joint is faster",
+        max,
+    ),
+    "energy_j": ("joint_energy_ratio{to}_at_equal_accuracy", "energy joint / {rival}, below 1: joint takes less", max),
+    "lut": ("joint_lut_ratio{to}_at_equal_accuracy", "LUTs joint / {rival}, below 1: joint takes fewer", max),
     "hypervolume": ("joint_hv_over_{rival}", "ratio of hypervolumes, tested fronts", min),
-}
+}  # fmt: skip
 """By what is compared: the figure's name, its unit, and which device is the worst for the joint search."""
 
 
 def _stage_figures(contexts: Sequence[Context]) -> dict[str, Figure]:
-    """How well the predictor ranks, and what the searches took."""
+    """How well the predictor ranks, what the searches took, and how far off it was on their first and last batches."""
     taus = [context.run.summary(plan(context.config).fit)["kendall_tau"] for context in contexts]
     made = {"accuracy_tau": figure(taus, "Kendall tau, held-out subnets")}
     for target in contexts[0].config.devices:
@@ -148,6 +153,11 @@ def _stage_figures(contexts: Sequence[Context]) -> dict[str, Figure]:
             made[f"candidates[{kind}, {target.name}]"] = figure(
                 [_candidates(part) for part in wanted], "networks predicted"
             )
+            off = [part.context.run.summary(part.search)["rmse_by_batch"] for part in wanted]
+            for word, place in (("first", 0), ("last", -1)):
+                made[f"{word}_batch_rmse[{kind}, {target.name}]"] = figure(
+                    [100 * each[place] for each in off], "points of error, predicted against inherited"
+                )
     return made
 
 
@@ -163,7 +173,7 @@ def picture(targets: Sequence[Target], found: Sequence[Finalists]) -> bytes:
     for target in targets:
         cost = costs_of(target)[0]
         fronts: dict[str, list[FloatArray]] = {
-            kind: [tested(each[kind, target.name], (cost, "error")) for each in found] for kind in SEARCHES
+            kind: [tested(each[kind, target.name], (cost, "error")) for each in found] for kind in COMPARED
         }
         panels[target.name] = cost, fronts
     return fronts_picture(panels)

@@ -73,7 +73,8 @@ def parts(context: Context) -> list[Part]:
     stages, made = plan(context.config), list[Part]()
     for of in stages.devices:
         made.append(Part(context, "joint", of.target, of.search, of.finalize))
-        for kind in _VERSIONS if of is stages.devices[-1] else IN_SEQUENCE:
+        kinds: tuple[Kind, ...] = (*IN_SEQUENCE, "sizes") if of is stages.devices[-1] else tuple(IN_SEQUENCE)
+        for kind in kinds:
             found = Stage(f"{kind}-{of.target.name}", _VERSIONS[kind], of.search.settings, of.search.inputs)
             tested = Stage(
                 f"finalize-{kind}-{of.target.name}", of.finalize.version, of.finalize.settings, (found, stages.train)

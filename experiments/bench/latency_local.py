@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.bench import CONFIGS
 from experiments.bench.latency import within10
 from experiments.bench.results import Figure, figure
-from experiments.bench.supernet import CONFIGS
 from experiments.config import load_config
 from experiments.workers import parallel
 from hw_models.engines import load_engine

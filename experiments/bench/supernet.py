@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from experiments.bench import CONFIGS
 from experiments.bench.figures import accuracy_picture
 from experiments.bench.results import Figure, figure
 from experiments.config import Config, config_from
@@ -30,7 +31,6 @@ from supernet.overhead import StepCost, step_cost
 from supernet.settings import Training
 from supernet.train import SupernetTraining
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 SEEDS = (0, 1, 2)
 SIZES: Mapping[str, float] = {"min": 0.0, "small": 0.25, "middle": 0.5, "large": 0.75, "max": 1.0}
 """The networks that are compared, by the share of every gene's choices that lies below theirs."""
@@ -177,9 +177,7 @@ def _key(config: Config, settings: Training) -> str:
 
 
 def _config(name: str, quick: bool, seed: int) -> Config:
-    values = {**read_yaml(CONFIGS / f"{name}.yaml"), "seed": seed}
-    if gpus():
-        values |= {"train_on": "cuda"}
+    values = {**read_yaml(CONFIGS / f"{name}.yaml"), "seed": seed, "train_on": "cuda" if gpus() else "cpu"}
     if quick:
         epochs = {phase: [1] for phase in values["supernet"]["epochs"]}
         values["supernet"] = {**values["supernet"], "epochs": epochs}

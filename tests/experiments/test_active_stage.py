@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import Edit, Finished, device_search, tiny_config
+from tiny_runs import MARKS, Edit, Finished, device_search, tiny_config
 
 from experiments.context import Context
 from experiments.plan import plan
@@ -23,11 +23,7 @@ from predictors.accuracy import AccuracyPredictor
 from supernet.calibrate import Calibrations
 from supernet.evaluate import errors
 
-pytestmark = [
-    pytest.mark.hls,
-    # So few samples can leave a hyper-parameter at its bound.
-    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
-]
+pytestmark = MARKS
 
 DEVICE = "zu3eg"
 LOG = "samples.jsonl"

@@ -306,7 +306,7 @@ def test_a_small_run_to_its_end(tmp_path: Path) -> None:
     context, said = Context(tiny({}), tmp_path), list[str]()
     run([context], said.append)
     found = {(part.kind, part.target.name): part.members() for part in parts(context)}
-    assert set(found) == {(kind, name) for kind in bench.SEARCHES for name in DEVICES} | {("sizes", "bitfusion")}
+    assert set(found) == {(kind, name) for kind in bench.COMPARED for name in DEVICES} | {("sizes", "bitfusion")}
     for (kind, name), members in found.items():
         assert all(0 <= m["measured"]["error"] <= 1 and m["measured"].keys() >= {"latency_s"} for m in members)
         assert len(members) == (4 * SIZES if kind == "sizes" else 3), (kind, name)
@@ -321,11 +321,15 @@ def test_a_small_run_to_its_end(tmp_path: Path) -> None:
     assert bench.picture(context.config.devices, [found]).startswith(b"\x89PNG")
     summaries = {(part.kind, part.target.name): context.run.summary(part.search) for part in parts(context)}
     spent = {place: summary.get("evaluations") for place, summary in summaries.items()}
-    assert spent == {(kind, name): 6 for kind in bench.SEARCHES for name in DEVICES} | {("sizes", "bitfusion"): None}
+    assert spent == {(kind, name): 6 for kind in bench.COMPARED for name in DEVICES} | {("sizes", "bitfusion"): None}
     counted = bench._stage_figures([context])
     assert {name for name in counted if "candidates" in name} == {
         f"candidates[{kind}, {name}]" for kind in ("joint", "sequential") for name in DEVICES
     }
+    for (kind, name), summary in summaries.items():
+        if (kind, name) in product(("joint", "sequential"), DEVICES):
+            off = [counted[f"{word}_batch_rmse[{kind}, {name}]"].value for word in ("first", "last")]
+            assert off == [pytest.approx(100 * summary["rmse_by_batch"][place]) for place in (0, -1)]
     before = {path: path.stat().st_mtime_ns for path in context.run.path.rglob("members.json")}
     run([context], said.append)
     assert {path: path.stat().st_mtime_ns for path in context.run.path.rglob("members.json")} == before

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from tiny_runs import (
     DEVICES,
+    MARKS,
     Edit,
     Finished,
     front_of,
@@ -37,11 +38,7 @@ from supernet.data.split import Dataset
 from supernet.evaluate import design_logits
 from supernet.metrics import read_metrics
 
-pytestmark = [
-    pytest.mark.hls,
-    # So few samples can leave a hyper-parameter at its bound.
-    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
-]
+pytestmark = MARKS
 
 
 def decided(member: dict[str, Any]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_runs import (
     DEVICES,
+    MARKS,
     Finished,
     device_search,
     same_training,
@@ -33,11 +34,7 @@ from experiments.workers import parallel
 from supernet.data.split import Dataset
 from supernet.data.tensor_split import TensorSplit
 
-pytestmark = [
-    pytest.mark.hls,
-    # So few samples can leave a hyper-parameter at its bound.
-    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
-]
+pytestmark = MARKS
 
 
 def serial(function: Any, tasks: Any, most: int | None = None) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import NAS, TINY, Edit, Finished, front_of, nas, same_training, times, tiny_config
+from tiny_runs import MARKS, NAS, TINY, Edit, Finished, front_of, nas, same_training, times, tiny_config
 
 from experiments import pipeline as pipeline_module
 from experiments.config import Config
@@ -18,11 +18,7 @@ from experiments.plan import open_run, plan
 from nas.errors import NasError
 from supernet.metrics import read_metrics
 
-pytestmark = [
-    pytest.mark.hls,
-    # So few samples can leave a hyper-parameter at its bound.
-    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
-]
+pytestmark = MARKS
 
 EARLY = ("train", "sample", "fit", "measure")
 EVERYTHING = (*EARLY, "search", "finalize", "export", "report")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from typer.testing import CliRunner
 
@@ -32,6 +33,12 @@ from supernet.metrics import read_metrics
 TINY = Path(__file__).with_name("tiny.yaml")
 NAS = Path(sys.executable).with_name("nas")
 DEVICES = ("local-cpu", "zu3eg")
+MARKS = [
+    pytest.mark.hls,
+    # So few samples can leave a hyper-parameter at its bound.
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+"""Of modules whose tests finish runs."""
 Edit = Callable[[dict[str, Any]], None]
 
 

@@ -42,7 +42,7 @@ def exhaustive(options: dict[str, tuple[Option, ...]], limits: Resources, schedu
 
 
 def test_no_folding_lies_below_the_bounds_of_its_options() -> None:
-    """And the bounds are of use: some of an option are reached, by rounding alone."""
+    """And they are of use: some foldings have no more cycles than the bound, rounded up."""
     reached = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
