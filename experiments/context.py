@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.config import Config
 from experiments.rundir import RunDir
+from experiments.workers import LOCAL_RANK
 from hw_models.device import Device
 from nas.genotype import SearchSpace
 from nas.tables import LayerTable, layer_tables
@@ -73,10 +74,10 @@ class Context:
     def trained(self, folder: Path) -> SupernetTraining:
         """The finished training, from the train stage's folder; one thread, so that results do not depend on more.
 
-        Processes take GPUs by turns, as their numbers fall.
+        Workers take GPUs by turns.
         """
         one_thread()
-        training = self.training(Ranks(local=os.getpid() % max(1, len(gpus()))))
+        training = self.training(Ranks(local=int(os.environ.get(LOCAL_RANK, 0)) % max(1, len(gpus()))))
         training.restore(folder / CHECKPOINT)
         return training
 

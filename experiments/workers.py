@@ -18,6 +18,9 @@ from nas.errors import NasError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+LOCAL_RANK = "LOCAL_RANK"
+"""Variable with the number of a worker among its like, from 0, under the name that `torchrun` gives it."""
+
 _PRELOADED = ["experiments.stages.finalize"]
 """What takes seconds to import is imported once, by the server from which all workers of a run are forked."""
 
@@ -68,9 +71,9 @@ def _workers(function: Callable[[Task], Result], count: int) -> Iterator[list[Co
     started: list[tuple[Any, Connection]] = []
     try:
         with _interrupts_held():
-            for _ in range(count):
+            for number in range(count):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+                process = context.Process(target=_serve, args=(function, theirs, number), daemon=True)
                 process.start()
                 theirs.close()
                 started.append((process, ours))
@@ -108,7 +111,8 @@ def _received(connection: Connection) -> Any:
     return result
 
 
-def _serve(function: Callable[[Task], Result], connection: Connection) -> None:
+def _serve(function: Callable[[Task], Result], connection: Connection, number: int) -> None:
+    os.environ[LOCAL_RANK] = str(number)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import session_members
 
-from experiments.workers import parallel
+from experiments.workers import LOCAL_RANK, parallel
 from hw_models.device import load_device
 from nas.errors import NasError
 
@@ -50,6 +50,18 @@ def test_a_worker_does_the_pieces_of_its_task_itself() -> None:
         assert [(n, value) for n, value, _ in found] == [(n, math.factorial(n)) for n in range(most)]
         (process,) = {process for *_, process in found}
         assert process != os.getpid()
+
+
+def _place(seconds: float) -> tuple[int, str]:
+    time.sleep(seconds)
+    return os.getpid(), os.environ[LOCAL_RANK]
+
+
+def test_workers_are_numbered_from_zero() -> None:
+    """They take GPUs by these numbers. Process numbers leave gaps, as threads take some."""
+    places = {place for _, place in parallel(_place, [0.2] * 12)}
+    assert sorted(number for _, number in places) == [str(number) for number in range(len(places))]
+    assert len(dict(places)) == min(12, os.cpu_count() or 1)
 
 
 def test_a_failure_does_not_wait_for_the_tasks_beside_it() -> None:
