@@ -37,16 +37,18 @@ def sample(context: Context, train_folder: Path, folder: Path) -> dict[str, Any]
 
 
 def evaluated(context: Context, train_folder: Path, genotypes: IntArray, folder: Path, label: str) -> FloatArray:
-    """Errors of subnets on the validation split, shape (n,), logged one by one; what is in the log is kept.
+    """Errors of subnets on the validation split, shape (n,), logged one by one; what the log has of them is kept.
 
     Args:
         context: Config, data and space.
         train_folder: Where the supernet is.
-        genotypes: Canonical, shape (n, genes); a later call gives the same ones first.
+        genotypes: Canonical, shape (n, genes). A later call gives the same ones first, except that a search resumed on
+            another machine may choose otherwise; then the log's are not theirs.
         folder: Of the log.
         label: What the progress is called.
     """
-    done = {record["index"] for record in read_lines(folder / _LOG)}
+    logged = {record["index"]: record["genotype"] for record in read_lines(folder / _LOG)}
+    done = {index for index, genotype in enumerate(genotypes.tolist()) if logged.get(index) == genotype}
     order = shared_order([context.space.lower(genotype) for genotype in genotypes.tolist()])
     missing = [index for index in order if index not in done]
     chunks = [tuple(missing[i : i + _CHUNK]) for i in range(0, len(missing), _CHUNK)]

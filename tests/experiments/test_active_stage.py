@@ -12,7 +12,7 @@ from experiments.problems import problem
 from experiments.rundir import read_lines
 from experiments.stages.active import Found, learning
 from experiments.stages.fit import ACCURACY
-from experiments.stages.sample import load_samples
+from experiments.stages.sample import evaluated, load_samples
 from experiments.stages.search import _search_once, load_finalists
 from nas.errors import NasError
 from nas.genotype import IntArray
@@ -127,6 +127,18 @@ def test_an_interrupted_search_scores_nothing_twice(finished: Finished, tmp_path
     assert load_finalists(resumed) == load_finalists(tmp_path / "whole" / DEVICE)
     assert len(read_lines(resumed / LOG)) == 8
     assert (resumed / LOG).read_text().startswith("".join(lines[:5]))
+
+
+def test_a_log_of_other_subnets_is_not_taken_for_theirs(finished: Finished, tmp_path: Path) -> None:
+    """As where a search went on on a machine that rounds otherwise, and chose others."""
+    context = context_of(finished, 4, 4)
+    train_folder = context.run.stage_dir(plan(context.config).train)
+    both = load_samples(context.run.stage_dir(plan(context.config).sample))
+    here, there = both.genotypes[:3], both.genotypes[[0, 4, 5]]
+    for wanted, places in ((here, [0, 1, 2]), (there, [0, 4, 5]), (here, [0, 1, 2])):
+        found = evaluated(context, train_folder, wanted, tmp_path, "score")
+        assert found == pytest.approx(both.errors[places])
+    assert len(read_lines(tmp_path / LOG)) == 3 + 2 + 2
 
 
 def test_too_many_objectives_to_weigh_are_told_in_the_config() -> None:
