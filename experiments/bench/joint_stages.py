@@ -23,7 +23,7 @@ from experiments.problems import on_device
 from experiments.rundir import Stage, atomic_write
 from experiments.stages.active import Found, learning
 from experiments.stages.finalize import Task, finalize, finalize_one, load_members, tasks_left
-from experiments.stages.fit import ACCURACY, fit
+from experiments.stages.fit import fit
 from experiments.stages.sample import sample
 from experiments.stages.search import FINALISTS, Folders, search
 from experiments.stages.train import train
@@ -36,7 +36,6 @@ from nas.pareto import spread_subset
 from nas.problem import Problem
 from nas.search.archive import Archive
 from nas.search.evolution import Evolution, Nsga2
-from predictors import accuracy
 from predictors.accuracy import AccuracyPredictor
 from supernet.distributed import ALONE, Ranks, gpus
 
@@ -46,7 +45,7 @@ InSequence = Callable[[Problem, Evolution, int, IntArray], Archive]
 
 IN_SEQUENCE: Mapping[Kind, InSequence] = {"sequential": sequential, "committed": committed}
 
-_VERSIONS: Mapping[Kind, int] = {"sequential": 3, "committed": 1, "sizes": 2}
+_VERSIONS: Mapping[Kind, int] = {"sequential": 3, "committed": 1, "sizes": 3}
 """Raised when a search of this kind starts to give other results for the same input."""
 
 _SPARE = 1 / 8
@@ -173,8 +172,7 @@ def _search(part: Part) -> str:
             once = partial(_once, context, part.target, IN_SEQUENCE[part.kind], step(evolution))
             work = partial(_in_sequence, context, part.kind, once, train_folder, fit_folder)
         case "sizes":
-            errors = accuracy.load(context.space, fit_folder / ACCURACY)
-            work = partial(sizes, context, errors, step(evolution))
+            work = partial(sizes, context, step(evolution), train_folder, fit_folder)
     return _finish(context, part.search, work)
 
 

@@ -7,7 +7,7 @@ zeros are stored, too (their section 5): here as one bit per weight of a pruned 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from experiments.context import Context
 from experiments.problems import Errors, dense_8bit
 from experiments.rundir import atomic_write
+from experiments.stages.active import Found, Learned, learning
 from experiments.stages.search import FINALISTS
 from hw_models.prices import Price
 from nas.errors import NasError
@@ -40,14 +41,23 @@ def stored_bytes(layer: Layer) -> float:
     return (nonzeros(layer) * layer.precision.weight_bits + mask) / 8 + 4 * layer.out_shape[0]
 
 
+ROLES = ("dense", "sparse")
+
 MEASURES: dict[str, Price] = {"nonzeros": nonzeros, "bytes": stored_bytes}
 
 
-def sizes(context: Context, errors: Errors, sampler: Evolution, folder: Path) -> dict[str, Any]:
-    """Stage: for each measure of size and several sizes, the sparse and the dense network of least predicted error."""
-    records = [record for name, price in MEASURES.items() for record in _pairs(context, errors, sampler, name, price)]
+def sizes(context: Context, sampler: Evolution, train_folder: Path, fit_folder: Path, folder: Path) -> dict[str, Any]:
+    """Stage: for each measure of size and several sizes, the sparse and the dense network of least predicted error.
+
+    A search each for sparse and dense by both measures: the four share the evaluations that one search of a device has.
+    """
+    records, evaluations = list[dict[str, Any]](), 0
+    for name in MEASURES:
+        learned = {role: _search(context, sampler, train_folder, fit_folder, folder, name, role) for role in ROLES}
+        records += _pairs({role: each.found.archive for role, each in learned.items()}, name)
+        evaluations += sum(each.evaluations for each in learned.values())
     atomic_write(folder / FINALISTS, json.dumps(records, indent=1))
-    return {"finalists": len(records)}
+    return {"finalists": len(records), "evaluations": evaluations}
 
 
 def size_problems(context: Context, errors: Errors, price: Price) -> dict[str, Problem]:
@@ -93,12 +103,25 @@ def sparse_minus_dense(members: list[dict[str, Any]], measure: str) -> list[floa
     return [100 * (tested[measure, limit, "dense"] - tested[measure, limit, "sparse"]) for limit in most]
 
 
-def _pairs(
-    context: Context, errors: Errors, sampler: Evolution, measure: str, price: Callable[[Layer], float]
-) -> list[dict[str, Any]]:
-    """The finalists of one measure; sizes lie between twice the least and half the largest, which both kinds reach."""
-    problems = size_problems(context, errors, price)
-    archives = {role: sampler.run(each, context.config.seed) for role, each in problems.items()}
+def _search(
+    context: Context, sampler: Evolution, train_folder: Path, fit_folder: Path, folder: Path, measure: str, role: str
+) -> Learned:  # fmt: skip
+    """Without scores it would end with networks whose errors are predicted too low, the more so among the sparse."""
+    searches, settings = len(MEASURES) * len(ROLES), context.config.search
+    share = {"evaluations": settings.evaluations // searches, "batch": max(1, settings.batch // searches)}
+    config = context.config.model_copy(update={"search": settings.model_copy(update=share)})
+    home = folder / f"{measure}-{role}"
+    home.mkdir(exist_ok=True)
+
+    def once(errors: Errors, starts: IntArray) -> Found:
+        problem = size_problems(context, errors, MEASURES[measure])[role]
+        return Found(sampler.run(problem, context.config.seed, starts=starts))
+
+    return learning(Context(config, context.runs), train_folder, fit_folder, home, once)
+
+
+def _pairs(archives: Mapping[str, Archive], measure: str) -> list[dict[str, Any]]:
+    """The finalists of one measure; sizes lie between twice the least and half the largest, which both roles reach."""
     found = archives["dense"].metrics[:, archives["dense"].problem.metrics.index("size")]
     records = list[dict[str, Any]]()
     for most in np.geomspace(2 * found.min(), found.max() / 2, SIZES):
