@@ -74,10 +74,10 @@ class Context:
     def trained(self, folder: Path) -> SupernetTraining:
         """The finished training, from the train stage's folder; one thread, so that results do not depend on more.
 
-        Workers take GPUs by turns.
+        Workers of one run take GPUs by turns; processes started apart, as their process numbers fall.
         """
         one_thread()
-        training = self.training(Ranks(local=int(os.environ.get(LOCAL_RANK, 0)) % max(1, len(gpus()))))
+        training = self.training(Ranks(local=int(os.environ.get(LOCAL_RANK, os.getpid())) % max(1, len(gpus()))))
         training.restore(folder / CHECKPOINT)
         return training
 

@@ -52,15 +52,15 @@ def test_a_worker_does_the_pieces_of_its_task_itself() -> None:
         assert process != os.getpid()
 
 
-def _place(seconds: float) -> tuple[int, str]:
+def _place(seconds: float) -> tuple[int, int]:
     time.sleep(seconds)
-    return os.getpid(), os.environ[LOCAL_RANK]
+    return os.getpid(), int(os.environ[LOCAL_RANK])
 
 
 def test_workers_are_numbered_from_zero() -> None:
     """They take GPUs by these numbers. Process numbers leave gaps, as threads take some."""
     places = {place for _, place in parallel(_place, [0.2] * 12)}
-    assert sorted(number for _, number in places) == [str(number) for number in range(len(places))]
+    assert sorted(number for _, number in places) == list(range(len(places)))
     assert len(dict(places)) == min(12, os.cpu_count() or 1)
 
 
