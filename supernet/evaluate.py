@@ -27,8 +27,8 @@ used again instead of mapped anew, or large enough to fill a GPU. The same for a
 
 _LEAST_BATCH = 16
 
-_DOUBLES = 128
-"""Images that go through at a time in float64; more of them would leave the caches."""
+_DOUBLES = 1 << 14
+"""Pixels of the images that go through at a time in float64; more of them would leave the caches."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def all_images(data: Split, network: Network) -> FloatArray:
 def design_logits(design: Design, images: FloatArray) -> FloatArray:
     """Logits of a design, computed by torch in float64, shape (n, classes); exact for a quantized one."""
     subnet = from_design(design)
-    logits: FloatArray = torch.cat([subnet(part) for part in torch.split(torch.from_numpy(images), _DOUBLES)]).numpy()
+    count = max(_LEAST_BATCH, _DOUBLES // math.prod(design.network.input.out_shape[1:]))
+    logits: FloatArray = torch.cat([subnet(part) for part in torch.split(torch.from_numpy(images), count)]).numpy()
     return logits
 
 
