@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from experiments.context import Context
 from experiments.problems import limits
@@ -23,7 +24,6 @@ from experiments.stages.search import load_finalists
 from experiments.targets import Target
 from experiments.workers import parallel
 from fpga import folded as folding
-from fpga import reference
 from fpga.adders import AdderGraphs, adder_graph_cost
 from hw_models.device import Device, load_device
 from hw_models.latency import measured_models
@@ -139,7 +139,7 @@ def finalize_one(context: Context, device: Device, train_folder: Path, task: Tas
     errors = {
         "inherited_validation_error": inherited,
         "validation_error": error(subnet, data.validation),
-        "error": _deployed_error(design, device, data.test),
+        "error": _deployed_error(design, device, data.test, training.device),
     }
     task.home.mkdir(exist_ok=True)
     save_design(design, task.home / DESIGN)
@@ -147,16 +147,13 @@ def finalize_one(context: Context, device: Device, train_folder: Path, task: Tas
     atomic_write(task.home / ERRORS, json.dumps(errors))
 
 
-def _deployed_error(design: Design, device: Device, data: Split) -> float:
-    """Share of wrong answers of what is deployed: the ONNX model in its engine, integer arithmetic elsewhere."""
+def _deployed_error(design: Design, device: Device, data: Split, on: torch.device) -> float:
+    """Share of wrong answers of what is deployed: the ONNX model in its engine, exact arithmetic elsewhere."""
     images = all_images(data, design.network)
-    match device.family:
-        case "onnxruntime":
-            logits = predict(engine_model(design), images).astype(np.float64)
-        case "unrolled-fpga" | "folded-fpga":
-            logits = reference.run(design, images)
-        case "bit-flexible" | "roofline" | "systolic" | "microcontroller" | "fitted":
-            logits = design_logits(design, images)
+    if device.family == "onnxruntime":
+        logits = predict(engine_model(design), images).astype(np.float64)
+    else:
+        logits = design_logits(design, images, on)
     return float((logits.argmax(1) != data.labels.numpy()).mean())
 
 

@@ -52,6 +52,15 @@ def test_logits_equal_integer_arithmetic_bit_for_bit(example: str, single: bool)
         assert np.array_equal(logits, reference.run(design, images))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_a_gpu_gives_the_very_logits_of_the_cpu(example: str) -> None:
+    for seed in range(8):
+        design = extracted(example, seed=seed).design()
+        images = fit(some_images(EXAMPLES[example](QUANTIZED), 64, seed), design.network.input.out_shape).numpy()
+        assert np.array_equal(design_logits(design, images, torch.device("cuda")), design_logits(design, images))
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_numbers_are_on_the_grids_a_design_demands(example: str) -> None:
     zeros = 0
