@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nas.errors import NasError
 
@@ -53,6 +52,9 @@ def gpus() -> tuple[str, ...]:
 def processes(device: str) -> Iterator[Ranks]:
     """Join the processes that `torchrun` started, and leave them at the end; started otherwise, be alone.
 
+    They meet before they leave: a thread of the group that still held a tensor would want the interpreter's lock while
+    this one, which has it, waits for the thread. One that fails does not wait for the others.
+
     Args:
         device: What all of them train on, `cpu` or `cuda`.
     """
@@ -64,6 +66,7 @@ def processes(device: str) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield ranks
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
@@ -85,14 +88,14 @@ def training_device(device: str, ranks: Ranks = ALONE) -> torch.device:
     return here
 
 
-def shared(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """The model as it is alone, or so that each backward averages gradients over the processes.
-
-    Averaging twice what is already averaged changes nothing, so the gradients of several backwards may add up.
-    """
+def average_gradients(model: nn.Module, ranks: Ranks) -> None:
+    """Make each gradient its mean over the processes, in one exchange; all have gradients of the same parameters."""
     if ranks.world == 1:
-        return model
-    return DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    together = mean_over(torch.cat([gradient.flatten() for gradient in gradients]), ranks)
+    for gradient, mean in zip(gradients, torch.split(together, [each.numel() for each in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def mean_over(values: Tensor, ranks: Ranks) -> Tensor:

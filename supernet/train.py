@@ -21,7 +21,7 @@ from nas.network import Network
 from supernet.channels import sort_channels
 from supernet.checkpoint import save_atomically
 from supernet.data.split import Split, Step, order
-from supernet.distributed import ALONE, Ranks, mean_over, shared, threads
+from supernet.distributed import ALONE, Ranks, average_gradients, mean_over, threads
 from supernet.elastic import Supernet
 from supernet.formats import FIXED, Formats
 from supernet.layout import channels_last
@@ -71,7 +71,6 @@ class SupernetTraining:
         self.supernet = Supernet(space.maximal(), kernels, seed, gradient=training.gradient).to(device)
         if training.channels_last:
             self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = shared(self.supernet, ranks)
         self.full = space.lower(largest(space).tolist()).as_float()
         self.optimizer = fresh_optimizer(self.supernet, training)
         self.scaler = torch.amp.GradScaler(device.type, enabled=training.autocast == "fp16")
@@ -173,6 +172,7 @@ class SupernetTraining:
             losses.append(loss.detach())
             if stage.strategy == "sandwich" and leads:
                 soft = logits.detach()
+        average_gradients(self.supernet, self.ranks)
         self.scaler.unscale_(self.optimizer)
         if training.clip:
             torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), training.clip)
@@ -186,8 +186,8 @@ class SupernetTraining:
         """Logits of a network inside the supernet, shape (n, classes), float32."""
         with self._autocast():
             if stage.phase == "full" and self.training.compile:
-                return self._fixed(each.key, lambda x: self.model(x, each))(images).float()
-            logits: Tensor = self.model(images, each)
+                return self._fixed(each.key, lambda x: self.supernet(x, each))(images).float()
+            logits: Tensor = self.supernet(images, each)
             return logits.float()
 
     @torch.no_grad()
