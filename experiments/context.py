@@ -74,12 +74,19 @@ class Context:
     def trained(self, folder: Path) -> SupernetTraining:
         """The finished training, from the train stage's folder; one thread, so that results do not depend on more.
 
-        Workers of one run take GPUs by turns; processes started apart, as their process numbers fall.
+        Restored once and kept: who asks for it takes subnets out, which are copies. Workers of one run take GPUs by
+        turns; processes started apart, as their process numbers fall.
         """
-        one_thread()
-        training = self.training(Ranks(local=int(os.environ.get(LOCAL_RANK, os.getpid())) % max(1, len(gpus()))))
-        training.restore(folder / CHECKPOINT)
-        return training
+        if folder not in self._restored:
+            one_thread()
+            training = self.training(Ranks(local=int(os.environ.get(LOCAL_RANK, os.getpid())) % max(1, len(gpus()))))
+            training.restore(folder / CHECKPOINT)
+            self._restored[folder] = training
+        return self._restored[folder]
+
+    @cached_property
+    def _restored(self) -> dict[Path, SupernetTraining]:
+        return {}
 
     def fine_tuning(self) -> FineTuning:
         """How a finalist is fine-tuned."""

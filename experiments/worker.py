@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from nas.search.ledger import Ledger, Watch
 from nas.search.optuna_shared import SharedStudy
 from nas.search.optuna_study import SamplerName
 from supernet.evaluate import error, fine_tune
-from supernet.train import SupernetTraining
 
 VERSION = 2
 """Raised when training a candidate starts to give other results; a study holds results of one kind."""
@@ -55,16 +53,12 @@ class Candidates:
     train_folder: Path
     name: str
 
-    @cached_property
-    def _training(self) -> SupernetTraining:
-        return self.context.trained(self.train_folder)
-
     def metrics(self, genotype: Genotype, origin: int) -> Mapping[str, float]:
         """Fine-tune a network; its error on the validation split, and its costs as the device's problem has them.
 
         The same on whatever worker: all randomness comes from the config's seed and the trial's number.
         """
-        context, training, data = self.context, self._training, self.context.data
+        context, training, data = self.context, self.context.trained(self.train_folder), self.context.data
         subnet = training.specialise(context.space.lower(genotype), context.formats(self.device))
         fine_tune(subnet, training.full_subnet(), data.train, context.fine_tuning(), context.config.seed + origin)
         predicted = self.problem.evaluate(np.array([genotype]))[0].tolist()
