@@ -45,7 +45,7 @@ InSequence = Callable[[Problem, Evolution, int, IntArray], Archive]
 
 IN_SEQUENCE: Mapping[Kind, InSequence] = {"sequential": sequential, "committed": committed}
 
-_VERSIONS: Mapping[Kind, int] = {"sequential": 3, "committed": 1, "sizes": 3}
+_VERSIONS: Mapping[Kind, int] = {"sequential": 3, "committed": 1, "sizes": 4}
 """Raised when a search of this kind starts to give other results for the same input."""
 
 _SPARE = 1 / 8

@@ -7,8 +7,9 @@ zeros are stored, too (their section 5): here as one bit per weight of a pruned 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from experiments.context import Context
 from experiments.problems import Errors, dense_8bit
 from experiments.rundir import atomic_write
-from experiments.stages.active import Found, Learned, learning
+from experiments.stages.active import Found, learning
 from experiments.stages.search import FINALISTS
 from hw_models.prices import Price
 from nas.errors import NasError
@@ -29,6 +30,10 @@ from nas.search.evolution import Evolution
 from nas.tables import additive
 
 SIZES = 3
+
+LEAST = 0.9
+"""Share of a size that networks of that size take at least, what a search can meet."""
+
 MOST_DENSE = 0.5
 """Share of non-zero weights up to which a network counts as sparse."""
 
@@ -45,55 +50,76 @@ ROLES = ("dense", "sparse")
 
 MEASURES: dict[str, Price] = {"nonzeros": nonzeros, "bytes": stored_bytes}
 
+_SEARCHES = len(MEASURES) * SIZES * len(ROLES)
+
 
 def sizes(context: Context, sampler: Evolution, train_folder: Path, fit_folder: Path, folder: Path) -> dict[str, Any]:
     """Stage: for each measure of size and several sizes, the sparse and the dense network of least predicted error.
 
-    A search each for sparse and dense by both measures: the four share the evaluations that one search of a device has.
+    A search for each of them; all share the evaluations that one search of a device has, and candidates of a few.
     """
     records, evaluations = list[dict[str, Any]](), 0
-    for name in MEASURES:
-        learned = {role: _search(context, sampler, train_folder, fit_folder, folder, name, role) for role in ROLES}
-        records += _pairs({role: each.found.archive for role, each in learned.items()}, name)
-        evaluations += sum(each.evaluations for each in learned.values())
+    sharing, shorter = _sharing(context), replace(sampler, generations=sampler.generations // SIZES)
+    for measure, price in MEASURES.items():
+        for place, most in enumerate(size_limits(context, price), 1):
+            for role in ROLES:
+                home = folder / f"{measure}-{place}-{role}"
+                home.mkdir(exist_ok=True)
+                once = partial(_once, context, shorter, price, most, role)
+                learned = learning(sharing, train_folder, fit_folder, home, once)
+                found = learned.found.archive
+                best = least_error(found)
+                values = dict(zip(found.problem.metrics, found.metrics[best].tolist(), strict=True))
+                entry = {"role": role, "measure": measure, "most": most, "predicted": values}
+                records.append({"genotype": found.genotypes[best].tolist(), **entry})
+                evaluations += learned.evaluations
     atomic_write(folder / FINALISTS, json.dumps(records, indent=1))
     return {"finalists": len(records), "evaluations": evaluations}
 
 
-def size_problems(context: Context, errors: Errors, price: Price) -> dict[str, Problem]:
-    """The error against a size, over `dense` networks of 8 bits and over `sparse` ones.
+def size_limits(context: Context, price: Price) -> list[float]:
+    """The sizes compared: between twice the least dense network's and half the largest's, which sparse ones reach."""
+    size = additive(context.space, context.tables, price)
+    dense = _dense(_problem(context, ("size",), lambda population: size(population)[:, None]))
+    ends = dense.genotypes(np.stack([np.zeros_like(dense.allowed_counts), dense.allowed_counts - 1]))
+    least, largest = size(ends).tolist()
+    return [float(most) for most in np.geomspace(2 * least, largest / 2, SIZES)]
+
+
+def size_problem(context: Context, errors: Errors, price: Price, most: float, role: str) -> Problem:
+    """The error against a size up to `most` and near it, over `dense` networks of 8 bits or over `sparse` ones.
 
     Raises:
         NasError: The space has no unpruned 8-bit networks.
     """
-    space = context.space
-    size, kept, whole = (additive(space, context.tables, each) for each in (price, nonzeros, weight_count))
+    size, kept, whole = (additive(context.space, context.tables, each) for each in (price, nonzeros, weight_count))
 
     def evaluate(population: IntArray) -> FloatArray:
-        return np.column_stack([errors.mean(population), size(population), kept(population) / whole(population)])
+        sizes = size(population)
+        columns = [errors.mean(population), sizes, most - sizes, kept(population) / whole(population)]
+        return np.column_stack(columns)
 
-    anything = tuple(tuple(range(len(gene.choices))) for gene in space.genes)
-    metrics = ("error", "size", "density")
-    problem = Problem(space, metrics, evaluate, metrics[:2], (), anything, {})
-    dense = dense_8bit(problem)
-    if dense is None:
-        raise NasError("small dense networks need sparsity 0 and 8 bits; allow them in space.precision")
-    pruned = [gene.kind == "sparsity" for gene in space.genes]
-    choices = tuple(a if opens else d for a, d, opens in zip(anything, dense.allowed, pruned, strict=True))
-    return {"dense": dense, "sparse": replace(dense, allowed=choices, constraints=(Constraint("density", MOST_DENSE),))}
+    limits = (Constraint("size", most), Constraint("below", (1 - LEAST) * most))
+    problem = _problem(context, ("error", "size", "below", "density"), evaluate)
+    dense = _dense(problem)
+    if role == "dense":
+        return replace(dense, constraints=limits)
+    pruned = [gene.kind == "sparsity" for gene in context.space.genes]
+    choices = tuple(a if opens else d for a, d, opens in zip(problem.allowed, dense.allowed, pruned, strict=True))
+    return replace(problem, allowed=choices, constraints=(*limits, Constraint("density", MOST_DENSE)))
 
 
-def best_within(archive: Archive, most: float) -> int:
-    """Place of the feasible network of least error among those of at most this size.
+def least_error(archive: Archive) -> int:
+    """Place of the feasible network of least error.
 
     Raises:
         NasError: There is none.
     """
-    error, size = archive.problem.costs(archive.metrics).T
-    within = (size <= most) & (archive.problem.violation(archive.metrics) == 0)
-    if not within.any():
-        raise NasError(f"no network of a size up to {most:g} was found; raise search.samplers.nsga2.generations")
-    return int(np.argmin(np.where(within, error, np.inf)))
+    fits = archive.problem.violation(archive.metrics) == 0
+    if not fits.any():
+        wanted = ", ".join(map(str, archive.problem.constraints))
+        raise NasError(f"no network with {wanted} was found; raise search.samplers.nsga2.generations")
+    return int(np.argmin(np.where(fits, archive.metrics[:, archive.problem.metrics.index("error")], np.inf)))
 
 
 def sparse_minus_dense(members: list[dict[str, Any]], measure: str) -> list[float]:
@@ -103,33 +129,30 @@ def sparse_minus_dense(members: list[dict[str, Any]], measure: str) -> list[floa
     return [100 * (tested[measure, limit, "dense"] - tested[measure, limit, "sparse"]) for limit in most]
 
 
-def _search(
-    context: Context, sampler: Evolution, train_folder: Path, fit_folder: Path, folder: Path, measure: str, role: str
-) -> Learned:  # fmt: skip
-    """Without scores it would end with networks whose errors are predicted too low, the more so among the sparse."""
-    searches, settings = len(MEASURES) * len(ROLES), context.config.search
-    share = {"evaluations": settings.evaluations // searches, "batch": max(1, settings.batch // searches)}
-    config = context.config.model_copy(update={"search": settings.model_copy(update=share)})
-    home = folder / f"{measure}-{role}"
-    home.mkdir(exist_ok=True)
-
-    def once(errors: Errors, starts: IntArray) -> Found:
-        problem = size_problems(context, errors, MEASURES[measure])[role]
-        return Found(sampler.run(problem, context.config.seed, starts=starts))
-
-    return learning(Context(config, context.runs), train_folder, fit_folder, home, once)
+def _problem(context: Context, metrics: tuple[str, ...], evaluate: Callable[[IntArray], FloatArray]) -> Problem:
+    anything = tuple(tuple(range(len(gene.choices))) for gene in context.space.genes)
+    return Problem(context.space, metrics, evaluate, metrics[:2], (), anything, {})
 
 
-def _pairs(archives: Mapping[str, Archive], measure: str) -> list[dict[str, Any]]:
-    """The finalists of one measure; sizes lie between twice the least and half the largest, which both roles reach."""
-    found = archives["dense"].metrics[:, archives["dense"].problem.metrics.index("size")]
-    records = list[dict[str, Any]]()
-    for most in np.geomspace(2 * found.min(), found.max() / 2, SIZES):
-        for role, archive in archives.items():
-            place = best_within(archive, most)
-            values = dict(zip(archive.problem.metrics, archive.metrics[place].tolist(), strict=True))
-            genotype = archive.genotypes[place].tolist()
-            records.append(
-                {"genotype": genotype, "role": role, "measure": measure, "most": float(most), "predicted": values}
-            )
-    return records
+def _dense(problem: Problem) -> Problem:
+    dense = dense_8bit(problem)
+    if dense is None:
+        raise NasError("small dense networks need sparsity 0 and 8 bits; allow them in space.precision")
+    return dense
+
+
+def _sharing(context: Context) -> Context:
+    """With the evaluations of one search of many.
+
+    Without scores it would end with networks whose errors are predicted too low, the more so among the sparse.
+    """
+    settings = context.config.search
+    share = {"evaluations": settings.evaluations // _SEARCHES, "batch": max(1, settings.batch // _SEARCHES)}
+    search = settings.model_copy(update=share)
+    return Context(context.config.model_copy(update={"search": search}), context.runs)
+
+
+def _once(
+    context: Context, sampler: Evolution, price: Price, most: float, role: str, errors: Errors, starts: IntArray
+) -> Found:  # fmt: skip
+    return Found(sampler.run(size_problem(context, errors, price, most, role), context.config.seed, starts=starts))

@@ -15,7 +15,16 @@ from experiments.bench import joint as bench
 from experiments.bench.fronts import front, points_at_equal_cost, ratio_at_equal_accuracy
 from experiments.bench.joint_stages import budget, parts, run, sampler, step
 from experiments.bench.sequential import STEPS, Opened, committed, opened, sequential
-from experiments.bench.sizes import MOST_DENSE, SIZES, best_within, size_problems, sparse_minus_dense, stored_bytes
+from experiments.bench.sizes import (
+    LEAST,
+    MOST_DENSE,
+    SIZES,
+    least_error,
+    size_limits,
+    size_problem,
+    sparse_minus_dense,
+    stored_bytes,
+)
 from experiments.config import Config
 from experiments.context import Context
 from experiments.problems import dense_8bit, on_device
@@ -36,6 +45,7 @@ def tiny(changes: Mapping[str, Any]) -> Config:
     """The tiny run on both devices, its precisions such as both compute with."""
 
     def edit(entries: dict[str, Any]) -> None:
+        entries["space"]["width"] = [8, 12, 16, 24, 32, 40, 48]
         entries["space"]["precision"]["act_bits"] = [4, 8]
         entries["devices"] = [
             {"name": "alveo-u250", "objectives": ["error", "lut"]},
@@ -44,7 +54,7 @@ def tiny(changes: Mapping[str, Any]) -> Config:
         entries["supernet"]["epochs"] = {"full": 3, "depth": 1, "width": 1, "precision": 2}
         entries["predictors"]["accuracy"]["samples"] = 20
         entries["search"] = {
-            "samplers": {"nsga2": {"population": 20, "generations": 5}}, "evaluations": 6, "batch": 3
+            "samplers": {"nsga2": {"population": 20, "generations": 40}}, "evaluations": 12, "batch": 6
         }  # fmt: skip
         entries["finalize"] = {"members": 3, "epochs": 1, "learning_rate": 1e-3}
         entries |= changes
@@ -272,32 +282,42 @@ def test_bytes_count_the_places_of_zeros() -> None:
     assert stored_bytes(pruned) == 54 + 216 / 8 + 24
 
 
+@pytest.mark.parametrize("role", ["dense", "sparse"])
 @pytest.mark.parametrize("price", [nonzeros, stored_bytes])
-def test_size_problems_price_8_bit_networks_and_tell_sparse_from_dense(context: Context, price: Any) -> None:
-    problems = size_problems(context, Sizes(), price)
-    for role, problem in problems.items():
-        population = sample(problem, 30, np.random.default_rng(5))
-        metrics = problem.evaluate(population)
-        networks = [context.space.lower(row) for row in population.tolist()]
-        assert all(one.precision == Precision(8, 8) for net in networks for one in net.weighted)
-        assert metrics[:, 1] == pytest.approx([sum(map(price, net)) for net in networks])
-        density = [sum(map(nonzeros, net)) / sum(map(weight_count, net)) for net in networks]
-        assert metrics[:, 2] == pytest.approx(density)
-        feasible = problem.violation(metrics) == 0
-        assert feasible.tolist() == [role == "dense" or share <= MOST_DENSE for share in density]
-        assert role == "sparse" or density == [1.0] * 30
+def test_size_problems_price_8_bit_networks_of_equal_size(context: Context, price: Any, role: str) -> None:
+    most = size_limits(context, price)[0]
+    problem = size_problem(context, Sizes(), price, most, role)
+    population = everything(problem)
+    networks = [context.space.lower(row) for row in population.tolist()]
+    assert all(one.precision == Precision(8, 8) for net in networks for one in net.weighted)
+    taken = [sum(map(price, net)) for net in networks]
+    density = [sum(map(nonzeros, net)) / sum(map(weight_count, net)) for net in networks]
+    metrics = problem.evaluate(population)
+    assert metrics[:, 1] == pytest.approx(taken)
+    assert (min(density) < 1) == (role == "sparse")
+    most_dense = MOST_DENSE if role == "sparse" else 1.0
+    fits = [LEAST * most <= t <= most and d <= most_dense for t, d in zip(taken, density, strict=True)]
+    assert 0 < sum(fits) < len(fits)
+    assert (problem.violation(metrics) == 0).tolist() == fits
 
 
-def test_the_best_within_a_size_by_brute_force(context: Context) -> None:
-    problem = size_problems(context, Sizes(), nonzeros)["sparse"]
+@pytest.mark.parametrize("price", [nonzeros, stored_bytes])
+def test_sizes_lie_between_twice_the_least_and_half_the_largest(context: Context, price: Any) -> None:
+    population = everything(size_problem(context, Sizes(), price, 1.0, "dense"))
+    taken = [sum(map(price, context.space.lower(row))) for row in population.tolist()]
+    least, middle, most = size_limits(context, price)
+    assert (least, most) == (pytest.approx(2 * min(taken)), pytest.approx(max(taken) / 2))
+    assert middle == pytest.approx(np.sqrt(least * most))
+
+
+def test_the_least_error_of_those_that_fit_by_brute_force(context: Context) -> None:
+    problem = size_problem(context, Sizes(), nonzeros, size_limits(context, nonzeros)[1], "sparse")
     archive = Nsga2(20, 5).run(problem, 0)
-    error, size, density = archive.metrics.T
-    for most in np.quantile(size, [0.3, 0.7, 1.0]):
-        within = [i for i in range(len(archive)) if size[i] <= most and density[i] <= MOST_DENSE]
-        if within:
-            assert error[best_within(archive, most)] == min(error[within])
-    with pytest.raises(NasError, match="no network of a size up to 1 was found"):
-        best_within(archive, 1.0)
+    fits = problem.violation(archive.metrics) == 0
+    assert 0 < fits.sum() < len(archive)
+    assert archive.metrics[least_error(archive), 0] == archive.metrics[fits, 0].min()
+    with pytest.raises(NasError, match=r"no network with size <= 1, below <= 0.1, density <= 0.5 was found; raise"):
+        least_error(Nsga2(4, 0).run(size_problem(context, Sizes(), nonzeros, 1.0, "sparse"), 0))
 
 
 @pytest.mark.slow
@@ -320,8 +340,9 @@ def test_a_small_run_to_its_end(tmp_path: Path) -> None:
     assert made["sparse_minus_dense_points[bytes]"].value == pytest.approx(np.mean(points))
     assert bench.picture(context.config.devices, [found]).startswith(b"\x89PNG")
     summaries = {(part.kind, part.target.name): context.run.summary(part.search) for part in parts(context)}
-    spent = {place: summary["evaluations"] for place, summary in summaries.items()}
-    assert spent == {(kind, name): 6 for kind in bench.COMPARED for name in DEVICES} | {("sizes", "bitfusion"): 4}
+    assert {summary["evaluations"] for summary in summaries.values()} == {12}
+    for m in found["sizes", "bitfusion"]:
+        assert LEAST * m["most"] <= m["predicted"]["size"] <= m["most"]
     counted = bench._stage_figures([context])
     assert {name for name in counted if "candidates" in name} == {
         f"candidates[{kind}, {name}]" for kind in ("joint", "sequential") for name in DEVICES
