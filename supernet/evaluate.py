@@ -88,8 +88,8 @@ def all_images(data: Split, network: Network) -> FloatArray:
 def design_logits(design: Design, images: FloatArray, device: torch.device = _CPU) -> FloatArray:
     """Logits of a design, computed by torch in float64 on a device, shape (n, classes).
 
-    Exact where steps are powers of two, and so the same on every device: sums of products are taken as they are. cuDNN
-    stays out, for some of its convolutions transform what they multiply.
+    Exact for a design of an FPGA, and so the same on every device: all that it computes are integers times powers of
+    two. cuDNN stays out, for some of its convolutions transform what they multiply.
     """
     subnet = from_design(design).to(device)
     count = max(_LEAST_BATCH, _DOUBLES[device.type] // math.prod(design.network.input.out_shape[1:]))

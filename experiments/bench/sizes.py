@@ -56,7 +56,7 @@ _SEARCHES = len(MEASURES) * SIZES * len(ROLES)
 def sizes(context: Context, sampler: Evolution, train_folder: Path, fit_folder: Path, folder: Path) -> dict[str, Any]:
     """Stage: for each measure of size and several sizes, the sparse and the dense network of least predicted error.
 
-    A search for each of them; all share the evaluations that one search of a device has, and candidates of a few.
+    A search for each of them; together they score as many networks as one search of a device.
     """
     records, evaluations = list[dict[str, Any]](), 0
     sharing, shorter = _sharing(context), replace(sampler, generations=sampler.generations // SIZES)

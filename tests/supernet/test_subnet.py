@@ -53,7 +53,7 @@ def test_logits_equal_integer_arithmetic_bit_for_bit(example: str, single: bool)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("example", ["mobile", "mlp", "deepsets", "interaction"])
 def test_a_gpu_gives_the_very_logits_of_the_cpu(example: str) -> None:
     for seed in range(8):
         design = extracted(example, seed=seed).design()
