@@ -12,6 +12,7 @@ such a step per output channel. How gradients come back is a choice:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ _LEAST = 2.0**-20
 
 def round_half_up(values: Tensor) -> Tensor:
     """floor(x + 1/2), as the hardware rounds; the gradient is the identity."""
-    return values + (torch.floor(values + 0.5) - values).detach()
+    rounded: Tensor = _RoundHalfUp.apply(values)  # type: ignore[no-untyped-call]
+    return rounded
 
 
 def fake_quantize(values: Tensor, step: Tensor | float, low: int, high: int, gradient: Gradient = "clipped") -> Tensor:
@@ -68,6 +70,18 @@ def quantize_bias(bias: Tensor, steps: Tensor | None, act: Format | LearnedStep 
     step = act.used() if isinstance(act, LearnedStep) else act.step
     products = steps * step
     return round_half_up(bias / products) * products
+
+
+class _RoundHalfUp(torch.autograd.Function):
+    """One node in place of the sum with a detached difference, which reads and writes memory twice as often."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return (values + 0.5).floor_()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
 
 
 class LearnedStep(nn.Module):
