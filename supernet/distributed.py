@@ -66,7 +66,7 @@ def processes(device: str) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield ranks
-        dist.barrier()
+        dist.barrier(device_ids=[ranks.local] if device == "cuda" else None)
     finally:
         dist.destroy_process_group()
 

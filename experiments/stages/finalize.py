@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from experiments.context import Context
 from experiments.problems import limits
@@ -39,6 +38,7 @@ from nas.network import Network, weight_bytes
 from nas.pareto import non_dominated
 from supernet.data.split import Split
 from supernet.evaluate import all_images, design_logits, error, fine_tune
+from supernet.train import SupernetTraining
 
 MEMBERS = "members.json"
 ERRORS = "errors.json"
@@ -139,7 +139,7 @@ def finalize_one(context: Context, device: Device, train_folder: Path, task: Tas
     errors = {
         "inherited_validation_error": inherited,
         "validation_error": error(subnet, data.validation),
-        "error": _deployed_error(design, device, data.test, training.device),
+        "error": _deployed_error(design, device, data.test, training),
     }
     task.home.mkdir(exist_ok=True)
     save_design(design, task.home / DESIGN)
@@ -147,13 +147,14 @@ def finalize_one(context: Context, device: Device, train_folder: Path, task: Tas
     atomic_write(task.home / ERRORS, json.dumps(errors))
 
 
-def _deployed_error(design: Design, device: Device, data: Split, on: torch.device) -> float:
-    """Share of wrong answers of what is deployed: the ONNX model in its engine, exact arithmetic elsewhere."""
+def _deployed_error(design: Design, device: Device, data: Split, training: SupernetTraining) -> float:
+    """Share of wrong answers of what is deployed: the ONNX model in its engine; elsewhere in exact arithmetic, done
+    where the supernet is."""
     images = all_images(data, design.network)
     if device.family == "onnxruntime":
         logits = predict(engine_model(design), images).astype(np.float64)
     else:
-        logits = design_logits(design, images, on)
+        logits = design_logits(design, images, training.device)
     return float((logits.argmax(1) != data.labels.numpy()).mean())
 
 
