@@ -2,7 +2,7 @@
 
 Only the input is real; it is quantized by the layers that read it. From there on everything is an integer, so the
 result is the one that any correct implementation of the design has to give, bit for bit. Products are summed in float64
-where no sum can leave the integers that it holds exactly, which is many times faster, and in int64 elsewhere.
+where no sum can leave the integers that it holds exactly, which is faster, and in int64 elsewhere.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from nas.fixed_point import FixedPoint, quantize, requantize
 from nas.genotype import FloatArray, IntArray
 from nas.network import Activated, Add, Conv2d, Layer, Linear, Mean, PairSum, RowMean
 
-Number = TypeVar("Number", np.float64, np.int64)
+_Number = TypeVar("_Number", np.float64, np.int64)
 
 LARGEST = 2**62
 """No integer may exceed this, so that rounding never overflows int64."""
 
-EXACT_DOUBLE = 2**53
+_EXACT_DOUBLE = 2**53
 """Integers up to here are exact in float64, and so is any sum whose terms' magnitudes add up to no more."""
 
 _BLOCK = 1 << 18
@@ -152,7 +152,7 @@ def _weighted(design: Design, layer: Conv2d | Linear, x: IntArray) -> WideTensor
     bound = accumulator_bound(design, layer)
     _require_fits(bound, layer.name)
     weights, bias = design.weight_integers(layer.name), design.bias_integers(layer.name)
-    if bound <= EXACT_DOUBLE:
+    if bound <= _EXACT_DOUBLE:
         product = _product(layer, weights.astype(np.float64), x.astype(np.float64)).astype(np.int64)
     else:
         product = _product(layer, weights, x)
@@ -160,7 +160,7 @@ def _weighted(design: Design, layer: Conv2d | Linear, x: IntArray) -> WideTensor
     return WideTensor(_activated(layer, integers), design.product_frac(layer.name))
 
 
-def _product(layer: Conv2d | Linear, weights: NDArray[Number], x: NDArray[Number]) -> NDArray[Number]:
+def _product(layer: Conv2d | Linear, weights: NDArray[_Number], x: NDArray[_Number]) -> NDArray[_Number]:
     """Of weights and inputs, shape (n, *out_shape); a convolution's is the sum of one for each place of its kernel."""
     if isinstance(layer, Linear):
         return x @ weights.T

@@ -151,29 +151,27 @@ def test_an_accumulator_beyond_int64_is_refused() -> None:
         run(design, np.zeros((1, 4)))
 
 
-@pytest.mark.parametrize("weight_bits", [37, 38, 44])
+@pytest.mark.parametrize("weight_bits", [35, 36, 37, 38, 39, 44])
 @pytest.mark.parametrize("kind", ["linear", "convolution", "depthwise"])
 def test_sums_around_and_beyond_what_float64_holds_are_exact(kind: str, weight_bits: int) -> None:
-    rng, channels = np.random.default_rng(weight_bits), 1 if kind == "depthwise" else 2
-    layer, inner = (
-        (Linear("wide", ("in",), (2,), (2,), precision=Precision(16, 16)), (2,))
+    """Of odd products, one or three, so that float64 rounds every sum above 2^53."""
+    rng, terms = np.random.default_rng(weight_bits), 1 if kind == "depthwise" else 3
+    precision, largest = Precision(16, 16), 2 ** (weight_bits - 1)
+    layer: Conv2d | Linear = (
+        Linear("wide", ("in",), (3,), (3,), precision=precision)
         if kind == "linear"
-        else (
-            Conv2d("wide", ("in",), (2, 1, 1), (2, 1, 1), 1, 1, 2 // channels, precision=Precision(16, 16)),
-            (2, 1, 1),
-        )
+        else Conv2d("wide", ("in",), (3, 1, 1), (3, 1, 1), 1, 1, 3 // terms, precision=precision)
     )
-    largest = 2 ** (weight_bits - 1)
-    weight = rng.integers(largest - 1000, largest, (2, channels)) | 1
-    values = rng.integers(2**16 - 100, 2**16, (50, 2)) | 1
+    weight = rng.integers(largest - 1000, largest, (3, terms)) | 1
+    values = rng.integers(2**16 - 100, 2**16, (50, 3)) | 1
     numbers = LayerNumbers(
-        FixedPoint(False, 16, 0), weight.reshape(layer.weight_shape).astype(float), np.zeros(2), np.zeros(2, np.int64)
+        FixedPoint(False, 16, 0), weight.reshape(layer.weight_shape).astype(float), np.zeros(3), np.zeros(3, np.int64)
     )
-    design = Design(Network((Input("in", inner), layer)), {"wide": numbers})
-    found = integer_trace(design, values.reshape(-1, *inner).astype(float)).outputs["wide"].integers
-    reads = values[:, :, None] if kind == "depthwise" else np.repeat(values[:, None], 2, axis=1)
+    design = Design(Network((Input("in", layer.in_shape), layer)), {"wide": numbers})
+    found = integer_trace(design, values.reshape(-1, *layer.in_shape).astype(float)).outputs["wide"].integers
+    reads = values[:, :, None] if kind == "depthwise" else np.repeat(values[:, None], 3, axis=1)
     exact = (reads.astype(object) * weight.astype(object)).sum(axis=2)  # Python's integers
-    assert np.array_equal(found.reshape(-1, 2), exact)
+    assert np.array_equal(found.reshape(-1, 3), exact)
 
 
 def test_images_of_another_shape_are_refused() -> None:
