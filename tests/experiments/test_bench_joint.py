@@ -1,38 +1,26 @@
 """The laws of `nas bench joint`: its metrics by hand, what each search may choose, equal budgets, a run to its end."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from joint_runs import Sizes, everything, tiny
 from tiny_runs import tiny_config
 
 from experiments.bench import joint as bench
 from experiments.bench.fronts import front, points_at_equal_cost, ratio_at_equal_accuracy
 from experiments.bench.joint_stages import budget, parts, run, sampler, step
 from experiments.bench.sequential import STEPS, Opened, committed, opened, sequential
-from experiments.bench.sizes import (
-    LEAST,
-    MOST_DENSE,
-    SIZES,
-    least_error,
-    size_limits,
-    size_problem,
-    sparse_minus_dense,
-    stored_bytes,
-)
-from experiments.config import Config
+from experiments.bench.sizes import LEAST, SIZES, sparse_minus_dense
 from experiments.context import Context
 from experiments.problems import dense_8bit, on_device
 from experiments.targets import require_operations
 from hw_models.device import load_device
 from nas.errors import NasError
-from nas.genotype import FloatArray, IntArray, canonical, count_networks, distinct
-from nas.network import Conv2d, Precision, nonzeros, weight_count
+from nas.genotype import IntArray, canonical, count_networks, distinct
 from nas.pareto import non_dominated
 from nas.problem import Problem, sample
 from nas.search.evolution import Nsga2
@@ -41,39 +29,9 @@ CONFIGS = ("fashion-joint", "cifar10-joint")
 DEVICES = ("alveo-u250", "bitfusion")
 
 
-def tiny(changes: Mapping[str, Any]) -> Config:
-    """The tiny run on both devices, its precisions such as both compute with."""
-
-    def edit(entries: dict[str, Any]) -> None:
-        entries["space"]["width"] = [8, 12, 16, 24, 32, 40, 48]
-        entries["space"]["precision"]["act_bits"] = [4, 8]
-        entries["devices"] = [
-            {"name": "alveo-u250", "objectives": ["error", "lut"]},
-            {"name": "bitfusion", "objectives": ["error", "latency_s", "energy_j"]},
-        ]
-        entries["supernet"]["epochs"] = {"full": 3, "depth": 1, "width": 1, "precision": 2}
-        entries["predictors"]["accuracy"]["samples"] = 20
-        entries["search"] = {
-            "samplers": {"nsga2": {"population": 20, "generations": 40}}, "evaluations": 12, "batch": 6
-        }  # fmt: skip
-        entries["finalize"] = {"members": 3, "epochs": 1, "learning_rate": 1e-3}
-        entries |= changes
-
-    return tiny_config(edit)
-
-
-class Sizes:
-    """Errors that fall with every gene, some more than others, so that every network has one of its own."""
-
-    def mean(self, population: IntArray) -> FloatArray:
-        weights = 1 + np.arange(population.shape[1]) ** 1.5
-        errors: FloatArray = np.exp(-(population @ weights) / weights.sum())
-        return errors
-
-
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
-    return Context(tiny({}), tmp_path_factory.mktemp("joint"))
+    return Context(tiny(), tmp_path_factory.mktemp("joint"))
 
 
 def asked(context: Context, device: str) -> Problem:
@@ -228,16 +186,6 @@ def test_a_committed_search_keeps_the_middle_architecture(context: Context) -> N
     assert np.array_equal(again.genotypes[0], other)
 
 
-def everything(problem: Problem) -> IntArray:
-    """All distinct genotypes of a problem of few; the last genes take random choices where there are too many."""
-    counts = problem.allowed_counts
-    rng = np.random.default_rng(0)
-    if np.prod(counts.astype(float)) > 300_000:
-        return distinct(sample(problem, 100_000, rng))
-    ranks = np.array(list(product(*map(range, counts.tolist()))))
-    return distinct(problem.genotypes(ranks))
-
-
 def best(problem: Problem, population: IntArray) -> IntArray:
     population = distinct(population)
     rows: IntArray = population[non_dominated(problem.costs(problem.evaluate(population)))]
@@ -275,55 +223,10 @@ def test_the_shipped_space_suits_both_devices(name: str) -> None:
         assert all(metrics[name] <= most for name, most in load_device(device).holds.items()), "unpruned networks fit"
 
 
-def test_bytes_count_the_places_of_zeros() -> None:
-    layer = Conv2d("a", ("x",), (4, 8, 8), (6, 8, 8), 3)
-    assert stored_bytes(layer) == 4 * 216 + 24
-    pruned = replace(layer, sparsity=0.75, precision=Precision(weight_bits=8))
-    assert stored_bytes(pruned) == 54 + 216 / 8 + 24
-
-
-@pytest.mark.parametrize("role", ["dense", "sparse"])
-@pytest.mark.parametrize("price", [nonzeros, stored_bytes])
-def test_size_problems_price_8_bit_networks_of_equal_size(context: Context, price: Any, role: str) -> None:
-    most = size_limits(context, price)[0]
-    problem = size_problem(context, Sizes(), price, most, role)
-    population = everything(problem)
-    networks = [context.space.lower(row) for row in population.tolist()]
-    assert all(one.precision == Precision(8, 8) for net in networks for one in net.weighted)
-    taken = [sum(map(price, net)) for net in networks]
-    density = [sum(map(nonzeros, net)) / sum(map(weight_count, net)) for net in networks]
-    metrics = problem.evaluate(population)
-    assert metrics[:, 1] == pytest.approx(taken)
-    assert (min(density) < 1) == (role == "sparse")
-    most_dense = MOST_DENSE if role == "sparse" else 1.0
-    fits = [LEAST * most <= t <= most and d <= most_dense for t, d in zip(taken, density, strict=True)]
-    assert 0 < sum(fits) < len(fits)
-    assert (problem.violation(metrics) == 0).tolist() == fits
-
-
-@pytest.mark.parametrize("price", [nonzeros, stored_bytes])
-def test_sizes_lie_between_twice_the_least_and_half_the_largest(context: Context, price: Any) -> None:
-    population = everything(size_problem(context, Sizes(), price, 1.0, "dense"))
-    taken = [sum(map(price, context.space.lower(row))) for row in population.tolist()]
-    least, middle, most = size_limits(context, price)
-    assert (least, most) == (pytest.approx(2 * min(taken)), pytest.approx(max(taken) / 2))
-    assert middle == pytest.approx(np.sqrt(least * most))
-
-
-def test_the_least_error_of_those_that_fit_by_brute_force(context: Context) -> None:
-    problem = size_problem(context, Sizes(), nonzeros, size_limits(context, nonzeros)[1], "sparse")
-    archive = Nsga2(20, 5).run(problem, 0)
-    fits = problem.violation(archive.metrics) == 0
-    assert 0 < fits.sum() < len(archive)
-    assert archive.metrics[least_error(archive), 0] == archive.metrics[fits, 0].min()
-    with pytest.raises(NasError, match=r"no network with size <= 1, below <= 0.1, density <= 0.5 was found; raise"):
-        least_error(Nsga2(4, 0).run(size_problem(context, Sizes(), nonzeros, 1.0, "sparse"), 0))
-
-
 @pytest.mark.slow
 def test_a_small_run_to_its_end(tmp_path: Path) -> None:
     """Each search's finalists are of its kind and tested; what is done stays done, and figures come from them."""
-    context, said = Context(tiny({}), tmp_path), list[str]()
+    context, said = Context(tiny(), tmp_path), list[str]()
     run([context], said.append)
     found = {(part.kind, part.target.name): part.members() for part in parts(context)}
     assert set(found) == {(kind, name) for kind in bench.COMPARED for name in DEVICES} | {("sizes", "bitfusion")}
