@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ def processes(device: str) -> Iterator[Ranks]:
     """Join the processes that `torchrun` started, and leave them at the end; started otherwise, be alone.
 
     They meet before they leave: a thread of the group that still held a tensor would want the interpreter's lock while
-    this one, which has it, waits for the thread. One that fails does not wait for the others.
+    this one, which has it, waits for the thread. One that fails does not wait for the others. With GPUs, Ctrl-C ends
+    each of them where it is: no exception reaches one that waits on its GPU for another, and torchrun gives it 30 s.
 
     Args:
         device: What all of them train on, `cpu` or `cuda`.
@@ -63,6 +65,8 @@ def processes(device: str) -> Iterator[Ranks]:
         return
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     training_device(device, ranks)
+    if device == "cuda":
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield ranks

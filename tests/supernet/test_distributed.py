@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from training_processes import losses
 
 from nas.errors import NasError
 from supernet.distributed import ALONE, Ranks, processes, training_device
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 
 Found = tuple[dict[str, dict[int, float]], list[dict[str, Any]], Path]
 
@@ -30,9 +36,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
         for name, settings in DISTRIBUTED.items()
     }
     program = [str(Path(__file__).parent / "training_processes.py"), str(folder)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run(torchrun + program, env=environment, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(TORCHRUN + program, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     return one, [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(2)], folder
 
@@ -111,3 +115,27 @@ def test_a_missing_gpu_is_named() -> None:
     local = torch.cuda.device_count()
     with pytest.raises(NasError, match=f"this machine has {local}, and a process has local rank {local}"):
         training_device("cuda", Ranks(local, local + 1, local))
+
+
+WAITING = """
+import time, torch
+from supernet.distributed import mean_over, processes
+with processes("cuda") as ranks:
+    mean_over(torch.zeros(1, device="cuda"), ranks).item()
+    print("met", flush=True)
+    if ranks.first:
+        mean_over(torch.zeros(1, device="cuda"), ranks).item()
+    time.sleep(300)
+"""
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_an_interrupt_ends_a_process_that_waits_on_its_gpu_for_another(tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    program = [*TORCHRUN, str(tmp_path / "waiting.py")]
+    started = subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    assert [started.stdout.readline(), started.stdout.readline()] == ["met\n", "met\n"]
+    time.sleep(2)
+    started.send_signal(signal.SIGINT)
+    assert "Unable to shutdown" not in started.communicate(timeout=120)[1]

@@ -53,6 +53,11 @@ def random_split(network: Network, count: int, seed: int) -> TensorSplit:
     return TensorSplit(images, torch.randint(network.layers[-1].out_shape[0], (count,), generator=generator))
 
 
+def labelled_images(space: SearchSpace, count: int, seed: int) -> TensorSplit:
+    """Images that all networks of a space can read, sets of as many members as the largest takes."""
+    return TensorSplit(some_images(space, count, seed).float(), random_split(space.maximal()[0], count, seed).labels)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_many_subnets_equal_each_alone_bit_for_bit(example: str, precision: str) -> None:
@@ -109,7 +114,7 @@ def test_equal_networks_are_computed_once() -> None:
 def test_errors_equal_each_error_alone(example: str) -> None:
     space = EXAMPLES[example](MIXED)
     networks, supernet = related(space, 12, 4), supernet_of(space, 4).float()
-    split = TensorSplit(some_images(space, 75, 4).float(), random_split(networks[0], 75, 4).labels)
+    split = labelled_images(space, 75, 4)
     images = split.first(32, CPU)
     found = errors(Calibrations(supernet, networks, images), split, batch=16)
     assert found == [error(supernet.specialise(network, images), split, batch=16) for network in networks]
@@ -264,7 +269,7 @@ def test_a_gpu_gives_the_same_errors_together_as_alone(example: str) -> None:
     device = torch.device("cuda")
     space = EXAMPLES[example](MIXED)
     networks, supernet = related(space, 12, 9), supernet_of(space, 9).float().to(device)
-    split = random_split(networks[0], 75, 9)
+    split = labelled_images(space, 75, 9)
     images = split.first(32, device)
     found = errors(Calibrations(supernet, networks, images), split)
     assert found == [error(supernet.specialise(network, images), split) for network in networks]
