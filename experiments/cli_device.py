@@ -193,9 +193,9 @@ def _explained(device: Device, space: SearchSpace) -> dict[str, tuple[float, int
     from experiments.problems import allowed
     from hw_models.prices import layer_times
     from hw_models.roofline import explain
+    from nas.counts import macs
     from nas.errors import NasError
     from nas.genotype import canonical
-    from nas.network import macs
 
     times, choices = layer_times(device), allowed(space, device)
     explained = dict[str, tuple[float, int, str]]()

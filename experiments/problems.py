@@ -22,8 +22,9 @@ from hw_models.memory import peak_cost
 from hw_models.onnx_model import layer_bytes
 from hw_models.prices import Price, layer_prices
 from hw_models.rtl_cost import parallel_cost
+from nas.counts import weight_bytes
 from nas.genotype import BoolArray, FloatArray, Gene, IntArray, SearchSpace, active
-from nas.network import FLOAT_BITS, Input, Layer, Weighted, weight_bytes
+from nas.network import FLOAT_BITS, Input, Layer, Weighted
 from nas.problem import Constraint, Problem
 from nas.tables import AdditiveCost, PipelinedCost, additive, stacked
 from predictors import accuracy, latency

@@ -36,8 +36,9 @@ from hw_models.unrolled import (
     storage,
     unrollable,
 )
+from nas.counts import weight_count
 from nas.errors import NasError
-from nas.network import Add, Conv2d, Layer, Linear, Mean, PairSum, RowMean, Weighted, weight_count
+from nas.network import Add, Conv2d, Layer, Linear, Mean, PairSum, RowMean, Weighted
 from nas.pareto import non_dominated
 
 Multiplier = Literal["dsp", "lut", "constant", "none"]

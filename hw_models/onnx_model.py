@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from nas.counts import weight_count
 from nas.design import Design
 from nas.errors import NasError
 from nas.network import (
@@ -34,7 +35,6 @@ from nas.network import (
     Scale,
     Shape,
     Weighted,
-    weight_count,
 )
 
 _FORMATS = {2: (25, 13), 4: (21, 10), 8: (17, 8), 16: (21, 10), FLOAT_BITS: (17, 8)}
@@ -75,7 +75,7 @@ def to_onnx(design: Design) -> bytes:
 def stored_weight_bytes(model: bytes) -> int:
     """Bytes that weights, their scales and the biases really take in the file.
 
-    Equal to the sum of `layer_bytes`. Against `nas.network.weight_bytes` it is larger by 4 bytes a channel of each
+    Equal to the sum of `layer_bytes`. Against `nas.counts.weight_bytes` it is larger by 4 bytes a channel of each
     quantized layer (the scale), by the padding to whole bytes, and for widths other than 2, 4, 8 and 16 by the wider
     type.
     """

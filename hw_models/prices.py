@@ -10,8 +10,9 @@ from hw_models.bit_flexible import FusionEnergy
 from hw_models.device import Device
 from hw_models.energy import EnergyTable, layer_energy_j
 from hw_models.roofline import LayerTime
+from nas.counts import weight_bytes
 from nas.errors import NasError
-from nas.network import Layer, weight_bytes
+from nas.network import Layer
 
 Price = Callable[[Layer], float]
 

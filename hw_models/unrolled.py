@@ -33,21 +33,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from nas.counts import nonzeros, weight_count
 from nas.errors import NasError
-from nas.network import (
-    FLOAT_BITS,
-    Activated,
-    Add,
-    Conv2d,
-    Input,
-    Layer,
-    Linear,
-    Mean,
-    PairSum,
-    RowMean,
-    nonzeros,
-    weight_count,
-)
+from nas.network import FLOAT_BITS, Activated, Add, Conv2d, Input, Layer, Linear, Mean, PairSum, RowMean
 
 ADDER, SHARE, RELU = 1.332, 0.135, 0.691
 """Constants of the module's formulas, dimensionless."""

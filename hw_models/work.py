@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nas.counts import macs, weight_bytes
 from nas.errors import NasError
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, PairSum, Pool, RowMean, Scale, macs, weight_bytes
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, PairSum, Pool, RowMean, Scale
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from nas.network import Activated, Add, Conv2d, Input, Layer, Linear, Mean, PairSum, Pool, RowMean, Scale, macs
+from nas.counts import macs
+from nas.network import Activated, Add, Conv2d, Input, Layer, Linear, Mean, PairSum, Pool, RowMean, Scale
 
 Amounts = tuple[float, float, float]
 """1 for the kernel itself, its MACs, and the elements it reads and writes."""

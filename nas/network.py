@@ -1,8 +1,8 @@
 """The narrow waist: a network as a tuple of shape-resolved layers.
 
-Everything else reads this description. The supernet runs it, the cost models price it, the exporters write it. Shapes,
-weights, MACs and bits are computed here, and what pruning leaves of them in `nas.pruning`, and nowhere else. Shapes
-carry no batch dimension: `(channels, height, width)` for images, `(features,)` for vectors.
+Everything else reads this description. The supernet runs it, the cost models price it, the exporters write it. Shapes
+are computed here, weights, MACs and bytes in `nas.counts`, what pruning leaves of them in `nas.pruning`, and nowhere
+else. Shapes carry no batch dimension: `(channels, height, width)` for images, `(features,)` for vectors.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from functools import cached_property
 from typing import ClassVar, Literal
 
 from nas.errors import NasError
-from nas.pruning import Pattern, dense_count, filters, parts
 
 Shape = tuple[int, ...]
 Activation = Literal["identity", "relu", "hswish", "hsigmoid"]
 """`hswish`: x * hsigmoid(x), and `hsigmoid`: clip(x + 3, 0, 6) / 6 (MobileNetV3, arXiv 1905.02244, section 5.2)."""
+
+Pattern = Literal["unstructured", "n_of_m", "channel"]
+"""What pruning takes: the smallest weights, wherever they are; those of each group of inputs (N:M); output channels."""
 
 FLOAT_BITS = 32
 """Bit width that stands for IEEE single precision: a tensor of 32 bits is not quantized."""
@@ -206,28 +208,6 @@ class Scale:
 Weighted = Conv2d | Linear
 Activated = Weighted | Add | PairSum
 Layer = Input | Conv2d | Linear | Add | PairSum | Mean | RowMean | Pool | Scale
-
-
-def weight_count(layer: Layer) -> int:
-    """Number of weights, zeros included, without the bias."""
-    return math.prod(layer.weight_shape) if isinstance(layer, Weighted) else 0
-
-
-def nonzeros(layer: Layer) -> int:
-    """Number of weights that pruning keeps: exact to one weight, and never none."""
-    kept, count = parts(layer) if isinstance(layer, Weighted) else (0, 1)
-    return weight_count(layer) // count * kept
-
-
-def macs(layer: Layer) -> int:
-    """Multiply-accumulates for one input, zeros included but those of whole channels."""
-    return dense_count(layer) * layer.positions if isinstance(layer, Weighted) else 0
-
-
-def weight_bytes(layer: Layer) -> float:
-    """Bytes of the densely packed weights and the 32-bit bias of the channels that are computed."""
-    bits = dense_count(layer) * layer.precision.weight_bits + 32 * filters(layer) if isinstance(layer, Weighted) else 0
-    return bits / 8
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,8 @@ A layer's sparsity is the share of its parts that go, rounded down: of its weigh
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    from nas.network import Weighted
-
-Pattern = Literal["unstructured", "n_of_m", "channel"]
-"""The smallest weights, wherever they are; the smallest of each group of inputs (N:M); or output channels whole."""
+from nas.network import Pattern, Weighted
 
 GROUP = 4
 """The M of N:M: tensor cores skip zeros where two of four are (Mishra et al., arXiv 2104.08378, section 3)."""

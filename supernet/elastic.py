@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.affine import Affine, one_per_tensor
+from nas.counts import weight_count
 from nas.fixed_point import FixedPoint
-from nas.network import FLOAT_BITS, Conv2d, Network, Shape, Weighted, weight_count
+from nas.network import FLOAT_BITS, Conv2d, Network, Shape, Weighted
 from supernet.batch_norm import Moments, Statistics, fold, measure, moments, normalise
 from supernet.formats import FIXED, Formats
 from supernet.prune import channel_norm, layer_mask, mask_bias

@@ -7,8 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nas.counts import nonzeros
 from nas.errors import NasError
-from nas.network import FLOAT, Conv2d, Input, Network, Weighted, nonzeros
+from nas.network import FLOAT, Conv2d, Input, Network, Weighted
 from supernet.batch_norm import EPS, Moments, Statistics
 from supernet.batch_norm import fold as fold_norm
 from supernet.elastic import Supernet

@@ -29,9 +29,10 @@ from fpga.positions import pieces
 from fpga.synthesis import estimated, synthesised_rtl
 from fpga.unrolling import products
 from nas import network as layers
+from nas.counts import nonzeros
 from nas.design import Design
 from nas.genotype import distinct, random_population
-from nas.network import Layer, Network, Precision, nonzeros
+from nas.network import Layer, Network, Precision
 
 TABLE = Path(__file__).parents[1] / "results" / "fpga-designs.csv"
 

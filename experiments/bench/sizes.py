@@ -21,9 +21,10 @@ from experiments.rundir import atomic_write
 from experiments.stages.active import Found, learning
 from experiments.stages.search import FINALISTS
 from hw_models.prices import Price
+from nas.counts import nonzeros, weight_count
 from nas.errors import NasError
 from nas.genotype import FloatArray, IntArray
-from nas.network import Layer, Weighted, nonzeros, weight_count
+from nas.network import Layer, Weighted
 from nas.problem import Constraint, Problem
 from nas.search.archive import Archive
 from nas.search.evolution import Evolution

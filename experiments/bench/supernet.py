@@ -22,8 +22,9 @@ from experiments.progress import progress
 from experiments.rundir import atomic_write
 from experiments.strict import read_yaml
 from experiments.workers import parallel
+from nas.counts import macs
 from nas.genotype import FloatArray, Gene, IntArray, SearchSpace, canonical, largest, tilted_population
-from nas.network import Network, macs
+from nas.network import Network
 from supernet.distributed import ALONE, Ranks, gpus, threads, training_device
 from supernet.evaluate import error
 from supernet.metrics import recorded

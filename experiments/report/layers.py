@@ -5,22 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nas.counts import macs, weight_count
 from nas.design import Design
 from nas.genotype import SearchSpace
-from nas.network import (
-    FLOAT_BITS,
-    Conv2d,
-    Input,
-    Layer,
-    Linear,
-    PairSum,
-    Pool,
-    RowMean,
-    Shape,
-    Weighted,
-    macs,
-    weight_count,
-)
+from nas.network import FLOAT_BITS, Conv2d, Input, Layer, Linear, PairSum, Pool, RowMean, Shape, Weighted
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ from hw_models.onnx_runtime import predict
 from hw_models.prices import layer_prices
 from hw_models.quantized_onnx import engine_model
 from hw_models.unrolled import RESOURCES
+from nas.counts import weight_bytes
 from nas.design import Design, load_design, save_design
 from nas.errors import NasError
-from nas.network import Network, weight_bytes
+from nas.network import Network
 from nas.pareto import non_dominated
 from supernet.data.split import Split
 from supernet.evaluate import all_images, design_logits, error, fine_tune

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from nas.errors import NasError
 from nas.genotype import Gate, Gene, GeneKind
-from nas.network import FLOAT_BITS, Layer, Precision, Weighted
-from nas.pruning import GROUP, Pattern
+from nas.network import FLOAT_BITS, Layer, Pattern, Precision, Weighted
+from nas.pruning import GROUP
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from experiments.bench import latency, latency_peers, latency_tables
+from nas.counts import macs
 from nas.errors import NasError
-from nas.network import Conv2d, macs
+from nas.network import Conv2d
 
 DATA = Path(os.environ.get("NAS_DATA", "data"))
 NO_TABLE = pytest.mark.skipif(not (DATA / "hat-latency").is_dir(), reason="NAS_DATA names no folder with hat-latency")

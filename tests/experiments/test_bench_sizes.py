@@ -11,8 +11,9 @@ from joint_runs import Sizes, everything, tiny
 
 from experiments.bench.sizes import LEAST, MOST_DENSE, least_error, size_limits, size_problem, stored_bytes
 from experiments.context import Context
+from nas.counts import nonzeros, weight_count
 from nas.errors import NasError
-from nas.network import Conv2d, Precision, nonzeros, weight_count
+from nas.network import Conv2d, Precision
 from nas.search.evolution import Nsga2
 
 

@@ -15,8 +15,8 @@ from experiments.bench import supernet as bench
 from experiments.bench.supernet import SIZES, SUPERNETS, Job, Method, at_level
 from experiments.config import Config, load_config
 from experiments.context import Context
+from nas.counts import macs
 from nas.genotype import SearchSpace, largest
-from nas.network import macs
 from supernet.evaluate import design_logits
 from supernet.schedule import stages
 from supernet.settings import Training

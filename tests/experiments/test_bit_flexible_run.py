@@ -16,7 +16,7 @@ from hw_models import bit_flexible
 from hw_models.device import device_names, device_text, load_device
 from hw_models.memory import peak_memory_bytes
 from hw_models.prices import layer_prices
-from nas.network import weight_bytes
+from nas.counts import weight_bytes
 from nas.problem import sample
 
 PRICED = ("bitfusion", "edge-tpu", "stm32f746")

@@ -12,8 +12,8 @@ from experiments.config import load_config
 from experiments.report import numbers
 from hw_models.device import device_text, load_device
 from hw_models.prices import layer_prices
+from nas.counts import macs
 from nas.genotype import canonical, largest
-from nas.network import macs
 
 DIGITS = TINY.parents[2] / "experiments" / "configs" / "digits.yaml"
 

@@ -31,8 +31,8 @@ from fpga.tools import missing
 from hw_models.device import load_device
 from hw_models.onnx_model import layer_bytes
 from hw_models.unrolled import RESOURCES, layer_cost
+from nas.counts import weight_bytes
 from nas.errors import NasError
-from nas.network import weight_bytes
 from predictors import accuracy, latency
 from supernet.data.split import Dataset
 from supernet.evaluate import design_logits

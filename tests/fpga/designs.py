@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fpga.reference import integer_trace
+from nas.counts import nonzeros
 from nas.design import Design, LayerNumbers
 from nas.fixed_point import FixedPoint
 from nas.genotype import FloatArray
-from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Precision, Weighted, nonzeros
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Precision, Weighted
 from nas.spaces import InteractionChoices, MlpChoices, MobileChoices
 from nas.spaces.deepsets import Tower
 from nas.spaces.mobile import Stage

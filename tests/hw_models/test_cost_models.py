@@ -17,22 +17,9 @@ from hw_models import bit_flexible, energy, memory, roofline, systolic
 from hw_models.device import load_device
 from hw_models.prices import layer_prices
 from hw_models.work import kind, work
+from nas.counts import weight_bytes
 from nas.errors import NasError
-from nas.network import (
-    Add,
-    Conv2d,
-    Input,
-    Layer,
-    Linear,
-    Mean,
-    Network,
-    PairSum,
-    Pool,
-    Precision,
-    RowMean,
-    Scale,
-    weight_bytes,
-)
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, PairSum, Pool, Precision, RowMean, Scale
 
 INT8 = Precision(8, 8)
 FUSION = cast(bit_flexible.BitFlexible, load_device("bitfusion").array)

@@ -14,9 +14,10 @@ from hw_models.measure import MAX_ATTEMPTS, Campaign, fingerprint, measure
 from hw_models.onnx_model import to_onnx
 from hw_models.reference import random_design
 from hw_models.store import MeasurementStore
+from nas.counts import macs
 from nas.errors import NasError
 from nas.genotype import SearchSpace
-from nas.network import Conv2d, Input, Linear, Mean, Network, macs
+from nas.network import Conv2d, Input, Linear, Mean, Network
 
 Draw = Callable[[SearchSpace, int], list[Network]]
 

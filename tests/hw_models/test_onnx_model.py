@@ -11,21 +11,11 @@ import torch.nn.functional as F
 
 from hw_models.onnx_model import storage_bits, stored_weight_bytes, to_onnx
 from hw_models.onnx_runtime import predict, session_options
+from nas.counts import weight_bytes, weight_count
 from nas.design import Design
 from nas.errors import NasError
 from nas.genotype import FloatArray, SearchSpace
-from nas.network import (
-    Add,
-    Conv2d,
-    Input,
-    Layer,
-    Linear,
-    Mean,
-    Network,
-    Precision,
-    weight_bytes,
-    weight_count,
-)
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, Precision
 
 MIXES = [(32,), (2,), (3,), (4,), (8,), (16,), (2, 3, 4, 5, 8, 12, 32)]
 Draw = Callable[[SearchSpace, int], list[Network]]

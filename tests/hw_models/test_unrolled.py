@@ -10,22 +10,9 @@ import pytest
 
 from experiments.bench.demo import CONFIG
 from hw_models.unrolled import DSP_BITS, RELU, RESOURCES, fill_cycles, layer_cost, unrollable, unsupported
+from nas.counts import nonzeros
 from nas.errors import NasError
-from nas.network import (
-    Add,
-    Conv2d,
-    Input,
-    Layer,
-    Linear,
-    Mean,
-    PairSum,
-    Pool,
-    Precision,
-    RowMean,
-    Scale,
-    Weighted,
-    nonzeros,
-)
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, PairSum, Pool, Precision, RowMean, Scale, Weighted
 
 CONFIGS = CONFIG.parent
 QUANTIZED = Precision(4, 4)

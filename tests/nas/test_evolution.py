@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nas.counts import nonzeros, weight_bytes
 from nas.genotype import FloatArray, IntArray, choice_counts, count_networks
-from nas.network import nonzeros, weight_bytes
 from nas.problem import Constraint, Problem, sample
 from nas.search.archive import Archive
 from nas.search.evolution import Evolution, Nsga2, Nsga3, Survival

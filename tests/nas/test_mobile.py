@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from nas.counts import macs, weight_count
 from nas.errors import NasError
 from nas.genotype import count_networks, largest, random_population
-from nas.network import Conv2d, Input, Linear, Mean, Network, Precision, Scale, macs, weight_count
+from nas.network import Conv2d, Input, Linear, Mean, Network, Precision, Scale
 from nas.spaces import MobileChoices
 from nas.spaces.images import make_divisible
 from nas.spaces.mobile import MobileSpace, Stage

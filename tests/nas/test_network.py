@@ -2,24 +2,10 @@ from dataclasses import replace
 
 import pytest
 
+from nas.counts import macs, nonzeros, weight_bytes, weight_count
 from nas.errors import NasError
-from nas.network import (
-    Add,
-    Conv2d,
-    Input,
-    Layer,
-    Linear,
-    Mean,
-    Network,
-    PairSum,
-    Precision,
-    RowMean,
-    macs,
-    nonzeros,
-    weight_bytes,
-    weight_count,
-)
-from nas.pruning import Pattern, pattern
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, PairSum, Pattern, Precision, RowMean
+from nas.pruning import pattern
 
 INPUT = Input("input", (3, 8, 8))
 CONV = Conv2d("conv", ("input",), (3, 8, 8), (6, 4, 4), 3, 2, precision=Precision(4, 8), sparsity=0.5)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from nas.counts import macs, weight_count
 from nas.errors import NasError
 from nas.genotype import count_networks, largest, random_population
-from nas.network import Add, Conv2d, Network, Pool, macs, weight_count
+from nas.network import Add, Conv2d, Network, Pool
 from nas.spaces import ResnetChoices
 from nas.spaces.precision import PrecisionChoices
 from nas.spaces.resnet import ResnetSpace, ResnetStage

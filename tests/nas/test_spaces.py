@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nas.counts import macs, nonzeros, weight_bytes, weight_count
 from nas.errors import NasError
 from nas.genotype import (
     Gene,
@@ -19,21 +20,7 @@ from nas.genotype import (
     largest,
     random_population,
 )
-from nas.network import (
-    Add,
-    Conv2d,
-    Input,
-    Layer,
-    Linear,
-    Mean,
-    Network,
-    PairSum,
-    RowMean,
-    macs,
-    nonzeros,
-    weight_bytes,
-    weight_count,
-)
+from nas.network import Add, Conv2d, Input, Layer, Linear, Mean, Network, PairSum, RowMean
 from nas.spaces import SPACES, DeepsetsChoices, InteractionChoices, MlpChoices, MobileChoices, ResnetChoices
 from nas.spaces.deepsets import Tower
 from nas.spaces.mobile import Stage

@@ -14,22 +14,9 @@ from small_supernets import EXAMPLES, FLOATS, MIXED, QUANTIZED, some_images, som
 from torch import Tensor, nn
 
 import supernet.elastic as supernet_elastic
+from nas.counts import nonzeros, weight_count
 from nas.errors import NasError
-from nas.network import (
-    Add,
-    Conv2d,
-    Linear,
-    Mean,
-    Network,
-    PairSum,
-    Pool,
-    Precision,
-    RowMean,
-    Scale,
-    Weighted,
-    nonzeros,
-    weight_count,
-)
+from nas.network import Add, Conv2d, Linear, Mean, Network, PairSum, Pool, Precision, RowMean, Scale, Weighted
 from nas.spaces import SPACES
 from nas.spaces.precision import PrecisionChoices
 from supernet.elastic import ElasticLayer, Supernet

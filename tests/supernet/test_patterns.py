@@ -16,10 +16,11 @@ from fpga import reference
 from fpga.unrolling import products, unroll
 from hw_models.onnx_model import to_onnx
 from hw_models.onnx_runtime import predict
+from nas.counts import nonzeros
 from nas.fixed_point import quantize
 from nas.genotype import SearchSpace
-from nas.network import Network, Weighted, nonzeros
-from nas.pruning import Pattern, pattern
+from nas.network import Network, Pattern, Weighted
+from nas.pruning import pattern
 from nas.spaces.precision import PrecisionChoices
 from supernet.data.tensor_split import TensorSplit
 from supernet.evaluate import FineTuning, design_logits, fine_tune

@@ -10,8 +10,9 @@ import torch
 from small_supernets import EXAMPLES, FLOATS, MIXED, QUANTIZED, some_images, some_networks, supernet_of
 
 from fpga import reference
+from nas.counts import nonzeros
 from nas.design import Design
-from nas.network import Network, nonzeros
+from nas.network import Network
 from supernet.data.tensor_split import TensorSplit
 from supernet.evaluate import FineTuning, design_logits, error, fine_tune
 from supernet.run import fit
