@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -31,9 +32,23 @@ class Commands(TyperGroup):
         except NasError as error:
             _complain(f"error: {error}")
             raise typer.Exit(2) from None
+        except OSError as error:
+            if (told := _disk_fault(error)) is None:
+                raise
+            _complain(f"error: {told}")
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             _complain("stopped; run the same command again to resume")
             raise typer.Exit(130) from None
+
+
+def _disk_fault(error: OSError) -> str | None:
+    """What is wrong with a file, a folder or the disk, and what to do; None where the error is of another kind."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{error.filename or 'disk'}: {error.strerror}; make room and run the same command again to resume"
+    if error.filename is None:
+        return None
+    return f"{error.filename}: {error.strerror}; name a place that exists and that you may read and write"
 
 
 def _complain(text: str) -> None:
@@ -279,6 +294,7 @@ def bench(
     from experiments.strict import lookup
 
     benchmark = lookup(BENCHMARKS, name, "benchmark")
+    out.mkdir(parents=True, exist_ok=True)
     figures = benchmark.measure(quick, runs, out, _say)
     command = f"nas bench {name}{' --quick' if quick else ''}"
     written = write_results(f"{name}{'-quick' if quick else ''}", benchmark.title, figures, command, 0, out)

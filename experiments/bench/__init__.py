@@ -28,7 +28,7 @@ class Benchmark:
     arguments: tuple[str, ...] = ()
 
     def measure(self, quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict[str, Figure]:
-        """Run it; its figures by name."""
+        """Run it; its figures by name. Pictures go to `out`, which must exist."""
         measure = getattr(import_module(f"experiments.bench.{self.module}"), self.function)
         figures: dict[str, Figure] = measure(*self.arguments, quick, runs, out, say)
         return figures

@@ -49,7 +49,6 @@ def demo(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> dict
     """
     folder = runs / f"bench-demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     opened = [open_run(run(demo_config(seed, quick), folder, say).path) for seed in (SEEDS[:1] if quick else SEEDS)]
-    out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / f"front{'-quick' if quick else ''}.png", front_picture(opened[0]))
     figures: dict[str, Figure] = {}
     for name, (unit, worst, measure) in _FIGURES.items():

@@ -128,7 +128,6 @@ def designs(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> d
             ratio = _ratio([point for point in points if point.particles == "8"], theirs)
         chosen = _simulable(front, _SOON if quick else rtl.SOON)
         checked.append(_checked(" ".join(labels[chosen]), front[chosen], opened.context.config, say))
-    out.mkdir(parents=True, exist_ok=True)
     name = f"fpga-designs{'-quick' if quick else ''}"
     drawn = f"![Accuracy of the networks made here against their LUTs]({name}.png)"
     atomic_write(out / f"{name}.md", f"{table(points)}\n{drawn}\n\n{_VERIFIED}\n\n{verifications(checked)}")

@@ -67,7 +67,6 @@ def joint(name: str, quick: bool, runs: Path, out: Path, say: Callable[[str], No
     run(contexts, say)
     found = [{(part.kind, part.target.name): part.members() for part in parts(context)} for context in contexts]
     targets = contexts[0].config.devices
-    out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / f"{whole}.png", picture(targets, found))
     return figures(targets, found) | _stage_figures(contexts)
 

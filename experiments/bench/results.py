@@ -34,7 +34,6 @@ def write_results(
     """Write `NAME.json` (`figures`, `command`, versions, date) and `NAME.md` (the table); gives both paths."""
     made = environment(seed)
     record = {"figures": {key: asdict(value) for key, value in figures.items()}, "command": command, **made}
-    out.mkdir(parents=True, exist_ok=True)
     paths = out / f"{name}.json", out / f"{name}.md"
     atomic_write(paths[0], json.dumps(record, indent=2) + "\n")
     atomic_write(paths[1], _markdown(title, figures, command, made["date"], ", ".join([made["cpu"], *made["gpus"]])))

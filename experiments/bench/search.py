@@ -65,7 +65,6 @@ def search(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) -> di
     for done, (trial, _) in enumerate(parallel(run_trial, left), start=1):
         say(f"{done}/{len(left)} {trial.searcher}, {trial.device}, seed {trial.seed}")
     truth, by_network = (_curves(trials, len(seeds), averaged) for averaged in (False, True))
-    out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / f"search{'-quick' if quick else ''}.png", search_picture(truth))
     return figures(truth, by_network[OURS])
 

@@ -82,7 +82,6 @@ def supernet(name: str, quick: bool, runs: Path, out: Path, say: Callable[[str],
     accuracy = _accuracy(configs, sizes, runs / f"bench-supernet-{name}", say)
     space = configs[seeds[0]].build_space()
     cost = [sum(map(macs, at_level(space, SIZES[size]))) for size in sizes]
-    out.mkdir(parents=True, exist_ok=True)
     picture = out / f"supernet-{name}{'-quick' if quick else ''}.png"
     atomic_write(picture, accuracy_picture(sizes, cost, accuracy))
     return _figures(sizes, accuracy) | _step_figures(configs[seeds[0]], quick, say)

@@ -94,7 +94,6 @@ def transferred(quick: bool, runs: Path, out: Path, say: Callable[[str], None]) 
                 found[name].append(curve)
                 advance(1)
     curves = {name: np.stack(each) for name, each in found.items()}
-    out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / f"transfer{'-quick' if quick else ''}.png", transfer_picture(counts, curves, ENOUGH))
     return {key: one for name, each in curves.items() for key, one in _figures(name, each, counts).items()}
 

@@ -58,7 +58,7 @@ def test_subnets_have_the_bits_and_zeros_they_are_said_to_have(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_quick_leaves_its_picture_and_runs_again_from_what_it_kept(tmp_path: Path) -> None:
-    first, second = (transferred(True, tmp_path / "runs", tmp_path / str(turn), print) for turn in range(2))
+    first, second = (transferred(True, tmp_path / "runs", tmp_path, print) for _ in range(2))
     assert first == second
     assert first["least_gain_over_float"].n == 3
-    assert (tmp_path / "0" / "transfer-quick.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "transfer-quick.png").read_bytes().startswith(b"\x89PNG")

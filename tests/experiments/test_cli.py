@@ -127,6 +127,36 @@ def test_an_error_or_an_interrupt_ends_a_command_with_a_message(raised: BaseExce
     assert (result.exit_code, result.stderr) == (code, message)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["run", str(MLP), "--runs"], ["train", str(MLP), "--runs"], ["bench", "dqa", "--out"]]
+)
+def test_a_folder_that_cannot_be_is_named(arguments: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    result = CliRunner().invoke(app, [*arguments, str(file / "runs")])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {file / 'runs'}")
+    assert "Not a directory; name a place that exists" in result.stderr
+    assert file.read_text() == "mine"
+
+
+def test_a_full_disk_ends_a_training_that_resumes(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk's end."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))"
+    full = f"{limit}; from experiments.cli import app; app()"
+    values = read_yaml(MLP)
+    values["supernet"]["epochs"] = {"full": 1}
+    values["supernet"]["checkpoint_steps"] = 5
+    config = tmp_path / "short.yaml"
+    config.write_text(yaml.safe_dump(values))
+    arguments = ["train", str(config), "--runs", str(tmp_path / "runs")]
+    ended = subprocess.run([sys.executable, "-c", full, *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "File too large; make room and run the same command again to resume" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
 def test_help_does_not_load_what_only_a_run_needs() -> None:
     code = "import sys, experiments.cli; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
