@@ -297,7 +297,8 @@ def bench(
     out.mkdir(parents=True, exist_ok=True)
     figures = benchmark.measure(quick, runs, out, _say)
     command = f"nas bench {name}{' --quick' if quick else ''}"
-    written = write_results(f"{name}{'-quick' if quick else ''}", benchmark.title, figures, command, 0, out)
+    title = f"{benchmark.title}{' (small version, on less or other data)' if quick else ''}"
+    written = write_results(f"{name}{'-quick' if quick else ''}", title, figures, command, 0, out)
     typer.echo(written[1].read_text())
     typer.echo(f"written: {written[0]}, {written[1]}")
 
