@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer.core import TyperGroup
 
 from experiments import cli_device, cli_fpga, cli_predictor
+from experiments.commands import Commands
 from nas.errors import NasError
 
 if TYPE_CHECKING:
@@ -21,38 +20,6 @@ if TYPE_CHECKING:
     from experiments.deploy import Deployed
     from nas.genotype import Gene, SearchSpace
     from nas.search.ledger import Ledger
-
-
-class Commands(TyperGroup):
-    """Turns what the user can mend into a message and exit code 2, and an interrupt into 130; no tracebacks."""
-
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        try:
-            return super().invoke(ctx)
-        except NasError as error:
-            _complain(f"error: {error}")
-            raise typer.Exit(2) from None
-        except OSError as error:
-            if (told := _disk_fault(error)) is None:
-                raise
-            _complain(f"error: {told}")
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            _complain("stopped; run the same command again to resume")
-            raise typer.Exit(130) from None
-
-
-def _disk_fault(error: OSError) -> str | None:
-    """What is wrong with a file, a folder or the disk, and what to do; None where the error is of another kind."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{error.filename or 'disk'}: {error.strerror}; make room and run the same command again to resume"
-    if error.filename is None:
-        return None
-    return f"{error.filename}: {error.strerror}; name a place that exists and that you may read and write"
-
-
-def _complain(text: str) -> None:
-    Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 RUNS = Path("runs")

@@ -9,7 +9,8 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from experiments.cli import Commands, app
+from experiments.cli import app
+from experiments.commands import Commands
 from experiments.config import load_config
 from experiments.strict import read_yaml
 from hw_models.device import device_names
