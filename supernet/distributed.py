@@ -65,6 +65,7 @@ def processes(device: str) -> Iterator[Ranks]:
         return
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     training_device(device, ranks)
+    at_interrupt = signal.getsignal(signal.SIGINT)
     if device == "cuda":
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
@@ -73,6 +74,7 @@ def processes(device: str) -> Iterator[Ranks]:
         dist.barrier(device_ids=[ranks.local] if device == "cuda" else None)
     finally:
         dist.destroy_process_group()
+        signal.signal(signal.SIGINT, at_interrupt)
 
 
 def training_device(device: str, ranks: Ranks = ALONE) -> torch.device:
