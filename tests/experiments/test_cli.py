@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 import yaml
 from typer.testing import CliRunner
@@ -141,8 +142,8 @@ def test_a_folder_that_cannot_be_is_named(arguments: list[str], tmp_path: Path) 
     assert file.read_text() == "mine"
 
 
-def test_a_full_disk_ends_a_training_that_resumes(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk's end."""
+def test_a_full_disk_ends_a_training_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk's end; run again, the training is that of a disk with room."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))"
     full = f"{limit}; from experiments.cli import app; app()"
     values = read_yaml(MLP)
@@ -155,7 +156,14 @@ def test_a_full_disk_ends_a_training_that_resumes(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert "File too large; make room and run the same command again to resume" in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.glob("runs/*/*/checkpoint.pt"))
     assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / "room")]).exit_code == 0
+    again, undisturbed = (
+        torch.load(next(tmp_path.glob(f"{runs}/*/*/checkpoint.pt")), weights_only=False)["supernet"]
+        for runs in ("runs", "room")
+    )
+    assert all(torch.equal(again[key], undisturbed[key]) for key in undisturbed)
 
 
 def test_help_does_not_load_what_only_a_run_needs() -> None:
